@@ -1,0 +1,1 @@
+"""seqio task -> token store -> batches."""

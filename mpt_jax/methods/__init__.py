@@ -1,0 +1,1 @@
+"""How a technique adds and trains parameters, each behind the same small interface."""

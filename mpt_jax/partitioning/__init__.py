@@ -1,0 +1,1 @@
+"""The device mesh and the rules from logical axes to mesh axes."""

@@ -1,0 +1,1 @@
+"""The stages of a job: each a module with one plain function, run."""

@@ -1,0 +1,1 @@
+"""The training loop, the jitted step, optimizer groups, checkpoints and metrics."""

@@ -1,0 +1,1 @@
+"""Shipped seqio task registrations, imported as mpt_jax.tasks; one module a family."""

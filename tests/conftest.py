@@ -1,0 +1,41 @@
+"""What every test runs under: eight CPU devices, strict numerics, checked shapes, warnings as errors."""
+
+import os
+import sys
+import tempfile
+from pathlib import Path
+
+# Before the first import of jax: afterwards the number of devices is settled.
+os.environ["XLA_FLAGS"] = (
+    os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
+).strip()
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+# Shared by all runs of this user, so that only the first one pays for compiling, and inherited by
+# the processes that tests start. Entries are keyed by program, flags and jaxlib version.
+os.environ.setdefault(
+    "JAX_COMPILATION_CACHE_DIR",
+    str(Path(tempfile.gettempdir()) / f"mpt_jax-test-xla-cache-{os.getuid()}"),
+)
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.5")
+
+import beartype  # noqa: E402
+import jax  # noqa: E402
+import jaxtyping  # noqa: E402
+import pytest  # noqa: E402
+
+jax.config.update("jax_numpy_dtype_promotion", "strict")
+jax.config.update("jax_numpy_rank_promotion", "raise")
+
+# The int-is-a-float tower, because `learning_rate=1` is good Python for `learning_rate: float`.
+typechecker = beartype.beartype(conf=beartype.BeartypeConf(is_pep484_tower=True))
+sys.modules["mpt_jax_test_typechecker"] = sys.modules[__name__]
+jaxtyping.install_import_hook("mpt_jax", "mpt_jax_test_typechecker.typechecker")
+
+THIRD_PARTY_WARNINGS = ()
+
+
+def pytest_collection_modifyitems(items):
+    for item in items:
+        for warning in THIRD_PARTY_WARNINGS:
+            item.add_marker(pytest.mark.filterwarnings(warning))
