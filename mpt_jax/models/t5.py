@@ -535,6 +535,6 @@ def init_params(config: T5Config, rng: Array) -> dict:
 
 
 def logical_axes(config: T5Config) -> dict:
-    """The tree of parameters' logical axis names, e.g. ("embed", "joined_kv"), from shapes alone."""
+    """The parameters' logical axis names, e.g. ("embed", "joined_kv"), from shapes alone."""
     abstract = jax.eval_shape(lambda: init_variables(config, jax.random.key(0)))
     return nn_partitioning.get_axis_names(abstract["params_axes"])

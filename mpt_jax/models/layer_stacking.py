@@ -1,0 +1,43 @@
+"""Between the two forms of a T5 parameter tree: unrolled (`layers_i`) and scanned (`layers`).
+
+The scanned form holds every weight of a stack's blocks once, with the layer as leading axis. Files
+and fingerprints use the unrolled form; both functions leave a tree alone that already has the
+wanted form.
+"""
+
+import jax
+import jax.numpy as jnp
+
+STACKS = ("encoder", "decoder")
+PREFIX = "layers_"
+
+
+def stack_layers(params: dict) -> dict:
+    """The scanned form: `encoder/layers_i/...` [...] becomes `encoder/layers/...` [layers, ...]."""
+    return {name: _stack(sub) if name in STACKS else sub for name, sub in params.items()}
+
+
+def unstack_layers(params: dict) -> dict:
+    """The unrolled form: the inverse of `stack_layers`."""
+    return {name: _unstack(sub) if name in STACKS else sub for name, sub in params.items()}
+
+
+def _stack(stack: dict) -> dict:
+    names = sorted((n for n in stack if n.startswith(PREFIX)), key=lambda n: int(n[len(PREFIX) :]))
+    if not names:
+        return stack
+    shared = {name: sub for name, sub in stack.items() if name not in names}
+    layers = [stack[name] for name in names]
+    return shared | {"layers": jax.tree.map(lambda *parts: jnp.stack(parts), *layers)}
+
+
+def _unstack(stack: dict) -> dict:
+    if "layers" not in stack:
+        return stack
+    shared = {name: sub for name, sub in stack.items() if name != "layers"}
+    count = jax.tree.leaves(stack["layers"])[0].shape[0]
+    return shared | {f"{PREFIX}{i}": _layer(stack["layers"], i) for i in range(count)}
+
+
+def _layer(layers: dict, i: int) -> dict:
+    return jax.tree.map(lambda leaf: leaf[i], layers)
