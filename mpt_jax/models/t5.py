@@ -15,6 +15,7 @@ import dataclasses
 from collections.abc import Callable
 from typing import NamedTuple
 
+import flax
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -537,4 +538,5 @@ def init_params(config: T5Config, rng: Array) -> dict:
 def logical_axes(config: T5Config) -> dict:
     """The parameters' logical axis names, e.g. ("embed", "joined_kv"), from shapes alone."""
     abstract = jax.eval_shape(lambda: init_variables(config, jax.random.key(0)))
-    return nn_partitioning.get_axis_names(abstract["params_axes"])
+    axes = flax.core.unfreeze(nn_partitioning.get_axis_names(abstract["params_axes"]))
+    return jax.tree.map(tuple, axes)  # From PartitionSpec, which counts as a leaf.
