@@ -28,3 +28,12 @@ def unknown_name(kind: str, name: str, known: Iterable[str]) -> UserError:
     else:
         hint = "none is known"
     return UserError(f"unknown {kind} {name!r}; {hint}")
+
+
+class Stopped(Exception):
+    """A signal asked the run to stop; its state is saved, and the same command goes on from there.
+
+    `mpt` exits with code 75 (EX_TEMPFAIL: "try again"), so that a scheduler can tell it from failure.
+    """
+
+    exit_code = 75

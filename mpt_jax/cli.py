@@ -1,0 +1,160 @@
+"""`mpt COMMAND`: one command for all stages, with gin flags like T5X's.
+
+Nothing heavy is imported here: a command's module is loaded when the command is given. A stage module has
+a plain function `run`, configured by gin, and may have `add_arguments(parser)` for flags of its own, which
+become keyword arguments of `run`. `run` takes what it needs of
+
+- `model_dir`: from `--model_dir` or the macro MODEL_DIR;
+- `task_modules`: from `--task_module`, a tuple of files or modules that register seqio tasks;
+- `dry_run`: check and describe everything, train nothing;
+- `config_text`: a function that gives the operative configuration as text.
+"""
+
+import argparse
+import dataclasses
+import importlib
+import inspect
+import os
+import sys
+from collections.abc import Collection, Sequence
+from pathlib import Path
+from types import ModuleType
+
+from mpt_jax.errors import Stopped, UserError, unknown_name
+
+
+@dataclasses.dataclass(frozen=True)
+class Command:
+    """A subcommand: where its `run` is, one line of help, and the gin files read where none is given."""
+
+    module: str
+    help: str
+    gin_files: tuple[str, ...] = ()
+
+
+COMMANDS = {
+    "quickstart": Command(
+        "mpt_jax.stages.quickstart",
+        "the whole job on the embedded model and tasks, in a few minutes on a CPU",
+        ("quickstart.gin",),
+    ),
+    "run": Command("mpt_jax.stages.run", "teach, distill, adapt and evaluate in sequence"),
+    "pretrain": Command("mpt_jax.stages.pretrain", "train a small backbone from scratch"),
+    "teach": Command("mpt_jax.stages.teach", "train one teacher prompt for each source task"),
+    "distill": Command("mpt_jax.stages.distill", "distil the teachers into one shared prompt"),
+    "adapt": Command("mpt_jax.stages.adapt", "adapt the shared prompt to target tasks"),
+    "evaluate": Command("mpt_jax.stages.evaluate", "score the prompts of a run on a split"),
+    "infer": Command("mpt_jax.stages.infer", "texts in, texts out, with a task's prompt"),
+    "tasks": Command("mpt_jax.stages.tasks", "list the registered tasks, with examples"),
+    "show": Command(
+        "mpt_jax.stages.show", "describe a prompt file, a checkpoint or a run directory"
+    ),
+}
+
+USAGE = "usage: mpt COMMAND [--gin_file=FILE ...] [--gin.NAME=VALUE ...] [--model_dir=DIR] [flags]"
+
+GIN_HELP = """configuration:
+  --gin_file=FILE          read FILE; repeat for more, later ones override earlier. Searched in the
+                           working directory, --gin_search_paths and the shipped files
+  --gin.NAME=VALUE         set a macro (--gin.TRAIN_STEPS=100) or a parameter (--gin.teach.run.seed=1);
+                           strings need quotes inside: --gin.MODEL_DIR="'runs/a'"
+  --gin_search_paths=A,B   more folders to search
+
+exit codes: 0 done, 1 something in the input must be mended, 2 wrong usage, 75 stopped by a signal with
+everything saved (the same command goes on from there)"""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs one command line and returns its exit code."""
+    arguments = sys.argv[1:] if arguments is None else list(arguments)
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print(_help_text())
+        return 0 if arguments else 2
+    try:
+        return _dispatch(arguments)
+    except UserError as error:
+        print(f"mpt: error: {error}", file=sys.stderr)
+        return 1
+    except Stopped as stopped:
+        print(f"mpt: {stopped}", file=sys.stderr)
+        return stopped.exit_code
+
+
+def _help_text() -> str:
+    width = max(map(len, COMMANDS))
+    rows = [f"  {name:<{width}}  {command.help}" for name, command in COMMANDS.items()]
+    return "\n".join(
+        [USAGE, "", "commands (mpt COMMAND --help for the flags of one):", *rows, "", GIN_HELP]
+    )
+
+
+def _dispatch(arguments: Sequence[str]) -> int:
+    from mpt_jax import configuration  # here, so that `mpt --help` needs nothing but Python
+
+    flags, rest = configuration.split_flags(arguments)
+    if not rest or rest[0].startswith("-"):
+        raise UserError(f"no command given\n{USAGE}")
+    name, *rest = rest
+    if name not in COMMANDS:
+        raise unknown_name("command", name, COMMANDS)
+    command = COMMANDS[name]
+    _prepare_process()
+    module = importlib.import_module(command.module)
+    parameters = inspect.signature(module.run).parameters
+    given = vars(_parser(name, command, module, parameters).parse_args(rest))
+
+    macros, bindings = {}, []
+    last = command.module.rpartition(".")[2]
+    if (model_dir := given.pop("model_dir", None)) is not None:
+        macros["MODEL_DIR"] = model_dir
+        bindings.append(f"{last}.run.model_dir = %MODEL_DIR")
+    if (task_modules := given.pop("task_modules", None)) is not None:
+        bindings.append(f"{last}.run.task_modules = {tuple(task_modules)!r}")
+    flags = dataclasses.replace(
+        flags, files=flags.files or command.gin_files, bindings=(*bindings, *flags.bindings)
+    )
+    configuration.load(flags, module, macros)
+    if "config_text" in parameters:
+        given["config_text"] = configuration.operative_text
+    configuration.configured(module.run)(**given)
+    return 0
+
+
+def _parser(
+    name: str, command: Command, module: ModuleType, parameters: Collection[str]
+) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog=f"mpt {name}",
+        description=inspect.getdoc(module) or command.help,
+        epilog=GIN_HELP,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        argument_default=argparse.SUPPRESS,  # only what is given overrides gin
+        allow_abbrev=False,
+    )
+    if "model_dir" in parameters:
+        parser.add_argument("--model_dir", help="the run directory; sets the macro MODEL_DIR")
+    if "task_modules" in parameters:
+        parser.add_argument(
+            "--task_module",
+            action="append",
+            dest="task_modules",
+            metavar="FILE_OR_MODULE",
+            help="Python that registers seqio tasks; repeat for more",
+        )
+    if "dry_run" in parameters:
+        parser.add_argument(
+            "--dry_run",
+            action="store_true",
+            help="check everything that can be checked, print the configuration, train nothing",
+        )
+    if hasattr(module, "add_arguments"):
+        module.add_arguments(parser)
+    return parser
+
+
+def _prepare_process() -> None:
+    """Settings that must stand before the first import of JAX or TensorFlow."""
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "mpt_jax" / "xla"
+    os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(cache))
+    os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.5")
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")

@@ -1,0 +1,245 @@
+"""The gin edge: from command-line flags to a resolved configuration, and back to text.
+
+Only `mpt_jax.cli` and tests import this module; library code takes plain arguments. gin files use
+dynamic registration (`from __gin__ import dynamic_registration`), as T5X's do.
+"""
+
+import contextlib
+import functools
+import inspect
+import re
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import MappingProxyType, ModuleType
+from typing import Any
+
+import gin
+
+from mpt_jax.errors import UserError, unknown_name
+
+SHIPPED = Path(__file__).parent / "gin"
+"""The folder of shipped gin files, mpt_jax.gin."""
+
+
+@dataclass(frozen=True)
+class GinFlags:
+    """What the command line says about the configuration, in the order given.
+
+    Attributes:
+      files: `--gin_file`, each a path or a name below a search path; later ones override earlier.
+      bindings: `--gin.NAME=VALUE` as "NAME=VALUE"; they override all files.
+      search_paths: `--gin_search_paths`, folders between the working directory and the shipped ones.
+    """
+
+    files: tuple[str, ...] = ()
+    bindings: tuple[str, ...] = ()
+    search_paths: tuple[str, ...] = ()
+
+
+def split_flags(arguments: Sequence[str]) -> tuple[GinFlags, list[str]]:
+    """Takes the gin flags out of a command line, and returns them and what is left.
+
+    `--gin_file=F`, `--gin_file F`, `--gin.NAME=VALUE`, `--gin.NAME VALUE` and
+    `--gin_search_paths=A,B` (or `A:B`) may come in any order, also before the subcommand's own flags.
+    """
+    files: list[str] = []
+    bindings: list[str] = []
+    search_paths: list[str] = []
+    rest: list[str] = []
+    words = iter(arguments)
+    for word in words:
+        flag, equals, value = word.partition("=")
+        if not (flag.startswith("--gin.") or flag in ("--gin_file", "--gin_search_paths")):
+            rest.append(word)
+            continue
+        if not equals:
+            try:
+                value = next(words)
+            except StopIteration:
+                raise UserError(f"flag {flag} needs a value, as in {flag}=VALUE") from None
+        if flag == "--gin_file":
+            files.append(value)
+        elif flag == "--gin_search_paths":
+            search_paths += [path for path in re.split("[,:]", value) if path]
+        else:
+            bindings.append(f"{flag.removeprefix('--gin.')} = {value}")
+    return GinFlags(tuple(files), tuple(bindings), tuple(search_paths)), rest
+
+
+def find_gin_file(name: str, search_paths: Sequence[str] = ()) -> Path:
+    """The file that `--gin_file=name` means: in the working directory, a search path or the shipped ones.
+
+    Raises:
+      UserError: there is none; names the places searched and the nearest shipped files.
+    """
+    folders = _search_folders(search_paths)
+    for folder in folders:
+        if (folder / name).is_file():
+            return folder / name
+    shipped = [path.relative_to(SHIPPED).as_posix() for path in SHIPPED.rglob("*.gin")]
+    places = ", ".join(str(folder.absolute()) for folder in folders)
+    raise UserError(f"{unknown_name('gin file', name, shipped)}\n  searched in: {places}")
+
+
+def load(
+    flags: GinFlags, stage: ModuleType, macros: Mapping[str, Any] = MappingProxyType({})
+) -> None:
+    """Replaces the process's gin configuration by what the flags say, checks it and locks it.
+
+    Args:
+      flags: files and bindings.
+      stage: the module whose `run` will be called; bindings may name it by its last part
+        (`--gin.teach.run.patience=3`), also where no file imports it.
+      macros: values of macros that have flags of their own, bound whether or not a file uses them.
+
+    Raises:
+      UserError: unknown file, module, function, parameter or macro (with the nearest names), text that
+        gin cannot read (with its place), or a required macro without a value (with the files that ask
+        for it).
+    """
+    gin.clear_config()
+    paths = [find_gin_file(name, flags.search_paths) for name in flags.files]
+    read: list[Path] = []
+    with _search(flags.search_paths):
+        for path in paths:
+            parsed = _explained(str(path), functools.partial(gin.parse_config_file, str(path)))
+            read += _files_read(parsed, flags.search_paths)
+    for name, value in macros.items():
+        gin.parse_config(f"{name} = {value!r}")
+    known_macros = _macros_bound() | set(_macros_used())
+    for binding in flags.bindings:
+        _bind(binding, stage, known_macros)
+    _check_required(read)
+    _explained("the configuration", gin.finalize)
+
+
+def configured(function: Callable[..., Any]) -> Callable[..., Any]:
+    """`function` with the arguments that the loaded configuration binds for it."""
+    try:
+        return gin.get_configurable(function)
+    except ValueError:  # no file and no flag names it: then all of its defaults hold
+        with gin.unlock_config():
+            return gin.external_configurable(function, module=function.__module__)
+
+
+def operative_text() -> str:
+    """The values that configured calls really used, defaults included, as text that gin reads again."""
+    return gin.operative_config_str()
+
+
+def macro(name: str, default: Any = None) -> Any:
+    """The value of macro `name` in the loaded configuration."""
+    try:
+        return gin.query_parameter(f"%{name}")
+    except ValueError:
+        return default
+
+
+def _search_folders(search_paths: Sequence[str]) -> list[Path]:
+    # The last one makes 'mpt_jax/gin/runs/x.gin' work, as T5X users write paths from the package on.
+    return [Path(), *map(Path, search_paths), SHIPPED, SHIPPED.parent.parent]
+
+
+@contextlib.contextmanager
+def _search(search_paths: Sequence[str]) -> Iterator[None]:
+    """Makes gin's `include` search where `--gin_file` does, and nowhere else.
+
+    gin can only append to its list, and logs an error for each place in which it does not find a file
+    as package data, so both lists are replaced for the time of reading.
+    """
+    prefixes, readers = gin.config._LOCATION_PREFIXES, gin.config._FILE_READERS
+    gin.config._LOCATION_PREFIXES = [str(folder) for folder in _search_folders(search_paths)]
+    gin.config._FILE_READERS = readers[:1]  # plain files
+    try:
+        yield
+    finally:
+        gin.config._LOCATION_PREFIXES, gin.config._FILE_READERS = prefixes, readers
+
+
+def _files_read(parsed: Any, search_paths: Sequence[str]) -> list[Path]:
+    included = [path for nested in parsed.includes for path in _files_read(nested, search_paths)]
+    return [*included, find_gin_file(parsed.filename, search_paths)]
+
+
+def _macros_bound() -> set[str]:
+    return {scope for scope, selector in gin.config._CONFIG if selector == "gin.macro"}
+
+
+def _macros_used() -> Iterator[str]:
+    references = gin.config.iterate_references(gin.config._CONFIG, to=gin.get_configurable("macro"))
+    return (reference.scoped_selector.removesuffix("/gin.macro") for reference in references)
+
+
+def _bind(binding: str, stage: ModuleType, known_macros: set[str]) -> None:
+    name = binding.partition("=")[0].strip()
+    if "." not in name and name not in known_macros:
+        raise UserError(f"--gin.{name}: {unknown_name('gin macro', name, known_macros)}")
+    package, _, last = stage.__name__.rpartition(".")
+    statements = sorted(gin.config._IMPORTS, key=lambda statement: statement.module)
+    imports = [s.format() for s in statements if not s.module.startswith("__gin__")]
+    header = ["from __gin__ import dynamic_registration", *imports, f"from {package} import {last}"]
+    _explained(
+        f"--gin.{name}",
+        lambda: gin.parse_config("\n".join([*header, binding])),
+    )
+
+
+def _check_required(read: Sequence[Path]) -> None:
+    bound = _macros_bound()
+    required = {
+        name for name in bound if _is_required(gin.config._CONFIG[(name, "gin.macro")]["value"])
+    }
+    missing = sorted(required | (set(_macros_used()) - bound))
+    if not missing:
+        return
+    lines = []
+    for name in missing:
+        pattern = re.compile(rf"^\s*{re.escape(name)}\s*=|%{re.escape(name)}\b", re.MULTILINE)
+        files = [str(path) for path in dict.fromkeys(read) if pattern.search(path.read_text())]
+        lines.append(f"  {name}, asked for in {', '.join(files)}; give --gin.{name}=VALUE")
+    raise UserError(
+        "required macros have no value (strings need quotes inside: --gin.NAME=\"'text'\"):\n"
+        + "\n".join(lines)
+    )
+
+
+def _is_required(value: Any) -> bool:
+    if not isinstance(value, gin.config.ConfigurableReference):
+        return False
+    return value.scoped_selector == "gin.REQUIRED/gin.constant"
+
+
+def _explained(where: str, action: Callable[[], Any]) -> Any:
+    """Runs a gin call and turns what it raises into a UserError that names `where`."""
+    try:
+        return action()
+    except UserError:
+        raise
+    # gin lets through whatever an import or a value raises; all of it is the configuration's fault.
+    except Exception as error:
+        raise UserError(f"{where}: {_nearest_names(error) or error}") from error
+
+
+def _nearest_names(error: Exception) -> str | None:
+    """A message with the nearest names, where `error` is gin's for a name that it does not know."""
+    text = str(error)
+    if found := re.search(r"Couldn't resolve selector (\S+); <module '([^']+)'", text):
+        members = vars(sys.modules[found[2]]).items()
+        known = [n for n, value in members if inspect.isroutine(value) or inspect.isclass(value)]
+        message = unknown_name(f"name in {found[2]}", found[1].rpartition(".")[2], known)
+    elif found := re.search(r"Configurable '(\S+)' doesn't have a parameter named '(\w+)'", text):
+        function = gin.config._REGISTRY.get_match(found[1])
+        known = list(inspect.signature(function.wrapped).parameters) if function else []
+        message = unknown_name(f"parameter of {found[1]}", found[2], known)
+    elif found := re.search(r"'(\w+)' was not provided by an import statement", text):
+        # gin records a file's imports when it has read it to the end, so look at the file itself.
+        file = re.search(r'In file "([^"]+)"', text)
+        source = Path(file[1]).read_text() if file else ""
+        known = re.findall(r"^(?:from (?!__gin__)|import ).*?(\w+)\s*$", source, re.MULTILINE)
+        message = unknown_name("module (is an import missing in the gin file?)", found[1], known)
+    else:
+        return None
+    place = text[text.rfind("\n  In ") :].rstrip() if "\n  In " in text else ""
+    return f"{message}{place}"

@@ -1,0 +1,116 @@
+import subprocess
+import sys
+import types
+
+import pytest
+
+from mpt_jax import cli
+from mpt_jax.cli import COMMANDS, Command, main
+from mpt_jax.errors import Stopped, UserError
+
+calls = []
+
+
+def run(
+    *, model_dir: str, task_modules: tuple = (), steps: int = 1, dry_run=False, config_text=None
+):
+    if steps < 0:
+        raise UserError(f"steps is {steps}, expected 0 or more")
+    if steps > 99:
+        raise Stopped("stopped at step 99; the same command goes on from there")
+    if steps == 13:
+        raise ZeroDivisionError
+    calls.append((model_dir, task_modules, steps, dry_run, config_text()))
+
+
+@pytest.fixture
+def toy(monkeypatch):
+    package = types.ModuleType("toy_commands")
+    package.__path__ = []
+    module = types.ModuleType("toy_commands.toy")
+    module.run = run
+    package.toy = module
+    monkeypatch.setitem(sys.modules, "toy_commands", package)
+    monkeypatch.setitem(sys.modules, "toy_commands.toy", module)
+    monkeypatch.setattr(run, "__module__", "toy_commands.toy")
+    monkeypatch.setitem(COMMANDS, "toy", Command("toy_commands.toy", "a toy"))
+    monkeypatch.setattr(cli, "_prepare_process", lambda: None)
+    calls.clear()
+    return module
+
+
+def test_flags_reach_the_stage_and_the_operative_text(toy):
+    arguments = [
+        "toy",
+        "--model_dir=d",
+        "--gin.toy.run.steps=3",
+        "--dry_run",
+        "--task_module",
+        "t.py",
+    ]
+    assert main(arguments) == 0
+    ((model_dir, task_modules, steps, dry_run, text),) = calls
+    assert (model_dir, task_modules, steps, dry_run) == ("d", ("t.py",), 3, True)
+    assert "MODEL_DIR = 'd'" in text and "run.steps = 3" in text
+
+
+def test_gin_flags_may_stand_before_the_command(toy):
+    assert main(["--gin.toy.run.steps=3", "toy", "--model_dir=d"]) == 0
+    assert calls[0][2] == 3
+
+
+def test_flags_of_a_stage_of_its_own(toy, monkeypatch):
+    monkeypatch.setattr(
+        toy, "add_arguments", lambda parser: parser.add_argument("--steps", type=int), raising=False
+    )
+    assert main(["toy", "--model_dir=d", "--steps=4"]) == 0
+    assert calls[0][2] == 4
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (["toy", "--model_dir=d", "--gin.toy.run.steps=-1"], 1, "steps is -1, expected 0 or more"),
+        (["toy", "--model_dir=d", "--gin.toy.run.steps=100"], 75, "stopped at step 99"),
+        (["teech"], 1, "unknown command 'teech'; did you mean 'teach'"),
+        (["--gin.A=1"], 1, "no command given"),
+        (["toy", "--gin_file=absent.gin"], 1, "unknown gin file 'absent.gin'"),
+    ],
+)
+def test_exit_codes_and_messages(toy, capsys, arguments, code, message):
+    assert main(arguments) == code
+    errors = capsys.readouterr().err
+    assert message in errors and "Traceback" not in errors
+
+
+def test_wrong_usage_exits_with_two(toy):
+    with pytest.raises(SystemExit) as caught:
+        main(["toy", "--no_such_flag"])
+    assert caught.value.code == 2
+
+
+def test_a_bug_is_not_taken_for_a_user_error(toy):
+    with pytest.raises(ZeroDivisionError):
+        main(["toy", "--model_dir=d", "--gin.toy.run.steps=13"])
+
+
+def test_help_names_every_command_and_loads_nothing_heavy():
+    """Start-up stays fast: neither TensorFlow nor JAX nor gin is needed to say what there is."""
+    code = (
+        "import sys, mpt_jax, mpt_jax.cli; code = mpt_jax.cli.main(['--help']); "
+        "heavy = {'tensorflow', 'jax', 'seqio', 'flax', 'torch', 'matplotlib'} & set(sys.modules); "
+        "assert not heavy, heavy; sys.exit(code)"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=60
+    )
+    assert result.returncode == 0, result.stderr
+    assert all(f"  {name} " in result.stdout for name in COMMANDS)
+
+
+def test_python_m_is_the_same():
+    result = subprocess.run(
+        [sys.executable, "-m", "mpt_jax"], capture_output=True, text=True, timeout=60
+    )
+    assert result.returncode == 2
+    assert "usage: mpt COMMAND" in result.stdout

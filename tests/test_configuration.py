@@ -1,0 +1,158 @@
+import sys
+import types
+
+import pytest
+
+from mpt_jax import configuration
+from mpt_jax.configuration import GinFlags, find_gin_file, split_flags
+from mpt_jax.errors import UserError
+
+
+def run(*, model_dir: str = "nowhere", steps: int = 1, tasks: tuple = (), schedule=None):
+    return {"model_dir": model_dir, "steps": steps, "tasks": tasks, "schedule": schedule}
+
+
+def constant(rate: float = 0.5):
+    return rate
+
+
+@pytest.fixture
+def stage(monkeypatch):
+    """A stage module that stands for those of mpt_jax.stages, importable while the test runs."""
+    package = types.ModuleType("toy_stages")
+    package.__path__ = []
+    module = types.ModuleType("toy_stages.toy")
+    package.toy = module
+    module.run, module.constant = run, constant
+    monkeypatch.setitem(sys.modules, "toy_stages", package)
+    monkeypatch.setitem(sys.modules, "toy_stages.toy", module)
+    monkeypatch.setattr(run, "__module__", "toy_stages.toy")
+    monkeypatch.setattr(constant, "__module__", "toy_stages.toy")
+    return module
+
+
+HEADER = "from __gin__ import dynamic_registration\nfrom toy_stages import toy\n"
+
+
+def write(path, text):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+    return str(path)
+
+
+def test_flags_in_any_order_and_both_forms():
+    flags, rest = split_flags(
+        ["--gin_file=a.gin", "teach", "--gin.A=1", "--gin_file", "b.gin", "--gin.t.run.x", "'y=z'"]
+        + ["--gin_search_paths=p,q", "--dry_run"]
+    )
+    assert flags == GinFlags(("a.gin", "b.gin"), ("A = 1", "t.run.x = 'y=z'"), ("p", "q"))
+    assert rest == ["teach", "--dry_run"]
+
+
+def test_a_flag_without_value():
+    with pytest.raises(UserError, match="--gin_file needs a value"):
+        split_flags(["--gin_file"])
+
+
+def test_files_in_order_then_bindings(stage, tmp_path):
+    first = write(tmp_path / "a.gin", HEADER + "STEPS = 3\ntoy.run.steps = %STEPS\n")
+    second = write(tmp_path / "b.gin", HEADER + "STEPS = 4\ntoy.run.schedule = @toy.constant()\n")
+    configuration.load(GinFlags((first, second)), stage)
+    assert configuration.configured(run)()["steps"] == 4
+    flags = GinFlags(
+        (first, second), ("STEPS = 5", "toy.run.tasks = ('x',)", "toy.constant.rate = 2.0")
+    )
+    configuration.load(flags, stage)
+    assert configuration.configured(run)() == {
+        "model_dir": "nowhere",
+        "steps": 5,
+        "tasks": ("x",),
+        "schedule": 2.0,
+    }
+
+
+def test_no_file_and_no_flag_means_the_defaults(stage):
+    configuration.load(GinFlags(), stage)
+    assert configuration.configured(run)()["steps"] == 1
+    assert "run.steps = 1" in configuration.operative_text()
+
+
+def test_operative_text_is_read_again(stage, tmp_path):
+    path = write(tmp_path / "a.gin", HEADER + "toy.run.schedule = @toy.constant()\n")
+    configuration.load(GinFlags((path,), ("toy.run.steps = 7",)), stage, {"MODEL_DIR": "d"})
+    before = configuration.configured(run)()
+    text = configuration.operative_text()
+    assert "constant.rate = 0.5" in text  # a default that was used
+    configuration.load(GinFlags((write(tmp_path / "config.gin", text),)), stage)
+    assert configuration.configured(run)() == before
+
+
+def test_include_searches_like_gin_file_and_logs_nothing(stage, tmp_path, monkeypatch, caplog):
+    write(tmp_path / "shipped" / "models" / "m.gin", HEADER + "toy.run.steps = 9\n")
+    write(tmp_path / "shipped" / "runs" / "r.gin", "include 'models/m.gin'\n")
+    monkeypatch.setattr(configuration, "SHIPPED", tmp_path / "shipped")
+    monkeypatch.chdir(tmp_path)
+    configuration.load(GinFlags(("runs/r.gin",)), stage)
+    assert configuration.configured(run)()["steps"] == 9
+    assert not caplog.records
+    write(tmp_path / "mine" / "models" / "m.gin", HEADER + "toy.run.steps = 8\n")
+    configuration.load(GinFlags(("runs/r.gin",), (), ("mine",)), stage)
+    assert (
+        configuration.configured(run)()["steps"] == 8
+    )  # a search path stands before the shipped files
+
+
+def test_unknown_file_names_the_nearest_shipped_one(tmp_path, monkeypatch):
+    write(tmp_path / "shipped" / "runs" / "teach.gin", "")
+    monkeypatch.setattr(configuration, "SHIPPED", tmp_path / "shipped")
+    with pytest.raises(UserError, match="did you mean 'runs/teach.gin'(.|\n)*searched in: .*mine"):
+        find_gin_file("runs/teech.gin", ["mine"])
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("toy.runn.steps = 1", "unknown name in toy_stages.toy 'runn'; did you mean 'run'"),
+        ("toy.run.step = 1", "unknown parameter of toy.run 'step'; did you mean 'steps'"),
+        ("tooy.run.steps = 1", "unknown module .* 'tooy'; did you mean 'toy'"),
+        ("toy.run.schedule = @toy.constnt()", "'constnt'; did you mean 'constant'"),
+        ("toy.run.steps = [1", "invalid|EOF|expected|never closed"),
+        ("include 'absent.gin'", "absent.gin"),
+        ("import no_such_module", "no_such_module"),
+    ],
+)
+def test_a_wrong_line_is_explained_with_its_place(stage, tmp_path, text, message):
+    path = write(tmp_path / "wrong.gin", HEADER + text + "\n")
+    with pytest.raises(UserError, match=message) as caught:
+        configuration.load(GinFlags((path,)), stage)
+    assert "wrong.gin" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("binding", "message"),
+    [
+        ("TRAIN_STEP = 1", "--gin.TRAIN_STEP: unknown gin macro .*did you mean 'TRAIN_STEPS'"),
+        ("toy.run.step = 1", "--gin.toy.run.step: .*did you mean 'steps'"),
+        ("toy.run.model_dir = unquoted", "--gin.toy.run.model_dir"),
+    ],
+)
+def test_a_wrong_flag_is_named(stage, tmp_path, binding, message):
+    path = write(tmp_path / "a.gin", HEADER + "TRAIN_STEPS = 3\ntoy.run.steps = %TRAIN_STEPS\n")
+    with pytest.raises(UserError, match=message):
+        configuration.load(GinFlags((path,), (binding,)), stage)
+
+
+def test_required_macros_are_named_with_their_files(stage, tmp_path):
+    base = write(tmp_path / "base.gin", HEADER + "toy.run.tasks = (%TASK,)\n")
+    text = f"include '{base}'\nMODEL_DIR = %gin.REQUIRED\n{HEADER}toy.run.model_dir = %MODEL_DIR\n"
+    path = write(tmp_path / "top.gin", text)
+    with pytest.raises(UserError) as caught:
+        configuration.load(GinFlags((path,)), stage)
+    lines = str(caught.value).splitlines()
+    assert [line.split(",")[0].strip() for line in lines[1:]] == ["MODEL_DIR", "TASK"]
+    assert path in lines[1] and base not in lines[1]
+    assert base in lines[2] and path not in lines[2]
+    configuration.load(GinFlags((path,), ("TASK = 'x'",)), stage, {"MODEL_DIR": "d"})
+    assert configuration.configured(run)()["tasks"] == ("x",)
+    assert configuration.macro("MODEL_DIR") == "d"
+    assert configuration.macro("ABSENT", 3) == 3
