@@ -18,7 +18,6 @@ wholly the demo's, so that no word of the one ever occurs in the other.
 import functools
 import gzip
 from importlib import resources
-from typing import Literal
 
 from mpt_jax.embedded import held_out
 
@@ -52,8 +51,8 @@ def read(name: str) -> list[tuple[str, ...]]:
 
 
 @functools.cache
-def rows(name: str, part: Literal["pretraining", "demo"]) -> list[tuple[str, ...]]:
-    """The rows that pretraining may see, or the rows kept for the demo.
+def rows(name: str, part: str) -> list[tuple[str, ...]]:
+    """The rows that ``"pretraining"`` may see, or the rows kept for the ``"demo"``.
 
     Pretraining's rows have a key on its side *and* belong to no family held out; the demo's rows
     are all those with a key on the other side, of every family.  (Rows with pretraining's key in a

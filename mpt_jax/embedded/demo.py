@@ -10,12 +10,10 @@ met the same question with other words (``inflect_plural``), else not at all (``
 
 import functools
 from collections import Counter, defaultdict
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 from mpt_jax.embedded import corpus
 from mpt_jax.embedded.held_out import HELD_OUT_LANGUAGES, stable_fraction
-
-Split = Literal["train", "validation", "test"]
 
 MAX_EXAMPLES = {"train": 2000, "validation": 200, "test": 500}
 
@@ -75,7 +73,7 @@ TASKS = {
 
 
 @functools.cache
-def examples(name: str, split: Split) -> list[tuple[str, str]]:
+def examples(name: str, split: str) -> list[tuple[str, str]]:
     """(input, target) pairs of one split, in an order fixed by hash.
 
     Raises:
