@@ -1,0 +1,256 @@
+"""Checkpoints of what is trained, never of the backbone: small, checked on reading, and exact to resume.
+
+Each checkpoint (Orbax, written under a temporary name and renamed when complete) holds the arrays of the
+training state and a JSON record: the step, the fingerprint of the backbone, what the method and the
+data are, and a digest of the arrays. Random state and data position need no arrays: both are functions of
+the seed, which the record holds, and the step.
+"""
+
+import dataclasses
+import hashlib
+import json
+import logging
+import re
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+from orbax.checkpoint import checkpoint_managers as policies
+
+from mpt_jax.errors import UserError
+
+FORMAT = 1
+_ARRAYS, _RECORD = "arrays", "record"
+
+
+@dataclasses.dataclass(frozen=True)
+class Identity:
+    """What a run must have in common with a checkpoint to go on from it. Everything is plain JSON.
+
+    Attributes:
+      backbone: fingerprint of the frozen model.
+      method: name, shapes and task names of what is trained.
+      data: what the batches are a function of, beside the step: seed, batch size, tasks and so on.
+    """
+
+    backbone: str
+    method: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    data: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+
+@dataclasses.dataclass(frozen=True)
+class Restored:
+    """A checkpoint as read: its step, its state (of the template's structure) and its JSON record."""
+
+    step: int
+    state: Any
+    record: Mapping[str, Any]
+
+
+class Checkpoints:
+    """The checkpoints of one run, in one folder.
+
+    Args:
+      folder: where; made when the first checkpoint is written.
+      identity: what is trained, on what.
+      keep: how many of the latest are kept; the one with the best score is kept besides.
+    """
+
+    def __init__(self, folder: str | Path, identity: Identity, *, keep: int = 2):
+        if keep < 1:
+            raise UserError(f"keep is {keep}; at least 1 checkpoint must be kept")
+        self.folder = Path(folder).absolute()
+        self.identity = identity
+        self._keep = keep
+        self._manager: ocp.CheckpointManager | None = None
+
+    def save(self, step: int, state: Any, *, score: float | None = None) -> None:
+        """Writes `state` as the checkpoint of `step`, and returns when it is complete on disk.
+
+        Args:
+          step: number of steps done.
+          state: a pytree of arrays.
+          score: the higher the better; the checkpoint with the highest is kept.
+        """
+        arrays = _flatten(state)
+        record = {
+            "format": FORMAT,
+            "step": step,
+            **dataclasses.asdict(self.identity),
+            "shapes": _shapes(arrays),
+            "digest": _digest(arrays),
+        }
+        items = ocp.args.Composite(
+            **{_ARRAYS: ocp.args.StandardSave(arrays), _RECORD: ocp.args.JsonSave(record)}
+        )
+        manager = self._open()
+        if step in manager.all_steps():
+            return  # a stop right after a periodic save: this very state is there already
+        manager.save(step, args=items, metrics=None if score is None else {"score": float(score)})
+
+    def restore_latest(self, template: Any) -> Restored | None:
+        """Reads the newest checkpoint that is whole, or None where there is none.
+
+        A damaged one is renamed, a warning says so, and the one before is read. Those that a kill left
+        half written never counted.
+
+        Args:
+          template: a state of the wanted structure, shapes and placement (sharding); values are not used.
+
+        Raises:
+          UserError: the checkpoint is of another backbone, method or data set; or all are damaged.
+        """
+        damaged = []
+        for step in reversed(steps(self.folder)):
+            try:
+                restored = self._restore(step, template)
+            except UserError:
+                raise
+            # Whatever reading raises: Orbax and TensorStore have no common class for damaged files.
+            except Exception as error:
+                damaged.append(step)
+                reason = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
+                path = self.folder / str(step)
+                path.rename(_free_name(self.folder / f"{step}.damaged"))
+                warnings.warn(
+                    f"checkpoint {path} is damaged ({reason}); renamed it to {step}.damaged and "
+                    "going back to the one before",
+                    stacklevel=2,
+                )
+                continue
+            if self._manager is not None:
+                self._manager.reload()
+            return restored
+        if damaged:
+            raise UserError(
+                f"every checkpoint in {self.folder} is damaged (steps {damaged}); restore the folder from "
+                "a copy, or remove it to start again from step 0"
+            )
+        return None
+
+    def close(self) -> None:
+        """Ends Orbax's helpers; everything is on disk already."""
+        if self._manager is not None:
+            self._manager.close()
+            self._manager = None
+
+    def _open(self) -> ocp.CheckpointManager:
+        if self._manager is None:
+            logging.getLogger("absl").setLevel(
+                logging.ERROR
+            )  # Orbax reports each phase of each save
+            self.folder.mkdir(parents=True, exist_ok=True)
+            best = policies.BestN(
+                get_metric_fn=lambda metrics: metrics["score"],
+                n=1,
+                keep_checkpoints_without_metrics=False,
+            )
+            options = ocp.CheckpointManagerOptions(
+                preservation_policy=policies.AnyPreservationPolicy(
+                    [policies.LatestN(self._keep), best]
+                ),
+                # The arrays are small, and the step reuses their buffers: nothing to gain, much to lose.
+                enable_async_checkpointing=False,
+                cleanup_tmp_directories=True,
+            )
+            self._manager = ocp.CheckpointManager(
+                self.folder, options=options, item_names=(_ARRAYS, _RECORD)
+            )
+        return self._manager
+
+    def _restore(self, step: int, template: Any) -> Restored:
+        record = read_record(self.folder, step)
+        self._check_identity(record, step)
+        wanted = _flatten(template)
+        self._check_shapes(record["shapes"], _shapes(wanted), step)
+        with ocp.StandardCheckpointer() as checkpointer:
+            arrays = checkpointer.restore(self.folder / str(step) / _ARRAYS, wanted)
+        if record["digest"] is not None and _digest(arrays) != record["digest"]:
+            raise ValueError("the digest of the arrays is not the one written with them")
+        leaves = [arrays[name] for name in wanted]
+        state = jax.tree.unflatten(jax.tree.structure(template), leaves)
+        return Restored(step, state, record)
+
+    def _check_identity(self, record: Mapping[str, Any], step: int) -> None:
+        where = f"checkpoint {self.folder / str(step)}"
+        if record["backbone"] != self.identity.backbone:
+            raise UserError(
+                f"{where} belongs to the backbone with fingerprint {record['backbone']}, but this run uses "
+                f"{self.identity.backbone}; give that backbone, or another run directory"
+            )
+        for part in ("method", "data"):
+            was, now = record[part], json.loads(json.dumps(dict(getattr(self.identity, part))))
+            changed = sorted(key for key in was | now if was.get(key) != now.get(key))
+            if changed:
+                lines = [f"  {part}.{k}: was {was.get(k)!r}, is {now.get(k)!r}" for k in changed]
+                raise UserError(
+                    f"{where} was written by another configuration:\n" + "\n".join(lines) + "\n"
+                    "resume with the settings of the run directory's config.gin, or use another directory"
+                )
+
+    def _check_shapes(self, was: Mapping[str, Any], now: Mapping[str, Any], step: int) -> None:
+        if was == now:
+            return
+        names = sorted(name for name in was.keys() | now.keys() if was.get(name) != now.get(name))
+        lines = [
+            f"  {n}: has {was.get(n, 'none')}, expected {now.get(n, 'none')}" for n in names[:5]
+        ]
+        raise UserError(
+            f"checkpoint {self.folder / str(step)} does not fit what this run trains:\n"
+            + "\n".join(lines)
+        )
+
+
+def steps(folder: str | Path) -> list[int]:
+    """The steps of the complete checkpoints in `folder`, oldest first."""
+    folder = Path(folder)
+    if not folder.is_dir():
+        return []
+    return sorted(int(path.name) for path in folder.iterdir() if re.fullmatch(r"\d+", path.name))
+
+
+def read_record(folder: str | Path, step: int) -> dict[str, Any]:
+    """The JSON record of one checkpoint, without its arrays.
+
+    Raises:
+      OSError, ValueError: it is missing or damaged.
+    """
+    record = json.loads((Path(folder) / str(step) / _RECORD / "metadata").read_text())
+    if not isinstance(record, dict) or record.get("format") != FORMAT:
+        raise ValueError(f"its record has not the format {FORMAT}")
+    return record
+
+
+def _flatten(tree: Any) -> dict[str, Any]:
+    # Flat, because optimizer states hold empty nodes and tuples that a file system has no name for.
+    leaves, _ = jax.tree_util.tree_flatten_with_path(tree)
+    return {jax.tree_util.keystr(path, simple=True, separator="."): leaf for path, leaf in leaves}
+
+
+def _shapes(arrays: Mapping[str, Any]) -> dict[str, str]:
+    return {
+        name: f"{np.dtype(array.dtype).name}{list(array.shape)}" for name, array in arrays.items()
+    }
+
+
+def _digest(arrays: Mapping[str, Any]) -> str | None:
+    """A digest of names and values, or None where a process does not see all of the values."""
+    digest = hashlib.sha256()
+    for name in sorted(arrays):
+        array = arrays[name]
+        if isinstance(array, jax.Array) and not (
+            array.is_fully_addressable or array.is_fully_replicated
+        ):
+            return None
+        digest.update(name.encode())
+        digest.update(np.ascontiguousarray(array).tobytes())
+    return digest.hexdigest()
+
+
+def _free_name(path: Path) -> Path:
+    candidates = [path, *(path.with_name(f"{path.name}-{i}") for i in range(1, 100))]
+    return next(candidate for candidate in candidates if not candidate.exists())
