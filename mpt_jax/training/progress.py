@@ -3,6 +3,7 @@
 import time
 from types import TracebackType
 
+import jax
 from rich.console import Console
 from rich.progress import (
     BarColumn,
@@ -28,7 +29,7 @@ class TrainingProgress:
     """
 
     def __init__(self, title: str, total: int, *, done: int = 0, console: Console | None = None):
-        self._console = console or Console(stderr=True)
+        self._console = console or Console(stderr=True, quiet=jax.process_index() > 0)
         self._title, self._total, self._start = title, total, done
         self._done = done
         self._began = self._last_line = time.monotonic()

@@ -21,14 +21,10 @@ class Moments(NamedTuple):
 
 def state(value: int):
     mean = {"shared": jnp.full((2, 3), value, jnp.float32)}
+    u = jnp.full((1,), -value, jnp.float32)
     return {
         "step": jnp.asarray(value, jnp.int32),
-        "params": {
-            "mpt": {
-                "shared": jnp.full((2, 3), value, jnp.float32),
-                "u": jnp.full((1,), -value, jnp.float32),
-            }
-        },
+        "params": {"mpt": {"shared": jnp.full((2, 3), value, jnp.float32), "u": u}},
         "optimizer": (Moments(jnp.asarray(1, jnp.int32), (), mean), None),
     }
 
