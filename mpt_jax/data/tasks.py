@@ -1,0 +1,258 @@
+"""The user's seqio tasks and mixtures: loading, looking up, listing, mixing rates.
+
+seqio brings TensorFlow, so it is imported inside the functions that need it and nowhere else.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import importlib
+import importlib.util
+import os
+import sys
+import traceback
+import types
+import warnings
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from mpt_jax.data.vocabularies import Vocabulary, from_seqio
+from mpt_jax.errors import UserError, unknown_name
+
+MIXING_CAP = 2**18  # T5's limit on examples-proportional rates (Raffel et al. 2020)
+
+
+def import_seqio() -> types.ModuleType:
+    """seqio, imported quietly and with TensorFlow kept off the accelerators.
+
+    Raises:
+        UserError: seqio is not installed.
+    """
+    if "seqio" in sys.modules:
+        return sys.modules["seqio"]
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # deprecations inside TensorFlow are nobody's here
+        try:
+            seqio = importlib.import_module("seqio")
+        except ModuleNotFoundError as error:
+            raise UserError(
+                f"Tasks are read through seqio, but the module {error.name!r} is not installed: "
+                "`pip install seqio`. Only training from filled token stores works without it."
+            ) from error
+        tensorflow = importlib.import_module("tensorflow")
+    # TensorFlow would take all of a GPU's memory, and it only reads text here.
+    tensorflow.config.set_visible_devices([], "GPU")
+    return seqio
+
+
+def load_task_modules(names: Iterable[str | os.PathLike[str]]) -> None:
+    """Import the Python files or dotted modules that register seqio tasks, each once.
+
+    Raises:
+        UserError: a file or module is missing, or fails; with its file, line and exception.
+    """
+    import_seqio()
+    for name in names:
+        text = os.fspath(name)
+        if text.endswith(".py") or os.sep in text:
+            _load_file(Path(text).resolve())
+        else:
+            try:
+                importlib.import_module(text)
+            except Exception as error:
+                raise _import_error(text, None, error) from error
+
+
+def _load_file(path: Path) -> None:
+    if not path.is_file():
+        near = sorted(p.name for p in path.parent.glob("*.py")) if path.parent.is_dir() else []
+        raise UserError(
+            f"No task file {path}. Expected a Python file that registers seqio tasks"
+            + (f"; its folder has {', '.join(near[:8])}." if near else ".")
+        )
+    # Two files of one name stay two modules; in sys.modules, so that the code can be pickled.
+    name = f"mpt_task_file_{path.stem}_{hashlib.sha256(str(path).encode()).hexdigest()[:8]}"
+    if name in sys.modules:
+        return
+    spec = importlib.util.spec_from_file_location(name, path)
+    if spec is None or spec.loader is None:
+        raise UserError(f"{path} is not a Python file; expected a name that ends in .py.")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:
+        del sys.modules[name]
+        raise _import_error(str(path), path, error) from error
+
+
+def _import_error(name: str, path: Path | None, error: Exception) -> UserError:
+    if isinstance(error, ModuleNotFoundError) and path is None and error.name is not None:
+        if name == error.name or name.startswith(error.name + "."):
+            return UserError(
+                f"No task module {name!r}. Give the path of a .py file instead, or put the folder "
+                "that holds the module on PYTHONPATH."
+            )
+    if isinstance(error, SyntaxError):
+        place = f"{error.filename}, line {error.lineno}"
+    else:
+        frames = traceback.extract_tb(error.__traceback__)
+        inside = [f for f in frames if path is not None and f.filename == str(path)]
+        own = [f for f in frames if "importlib" not in f.filename and f.filename != __file__]
+        frame = (inside or own or list(frames))[-1]
+        place = f"{frame.filename}, line {frame.lineno}"
+    return UserError(f"Importing the tasks of {name} failed at {place}: {_exception_line(error)}")
+
+
+def _exception_line(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}"
+
+
+def get_task(name: str) -> Any:
+    """The registered `seqio.Task`.
+
+    Raises:
+        UserError: unknown, with the nearest names; or a mixture's name.
+    """
+    seqio = import_seqio()
+    if name in seqio.TaskRegistry.names():
+        return seqio.TaskRegistry.get(name)
+    if name in seqio.MixtureRegistry.names():
+        members = ", ".join(expand(name))
+        raise UserError(f"{name!r} is a mixture, expected one task; its tasks are {members}.")
+    raise _unknown(name)
+
+
+def _unknown(name: str) -> UserError:
+    seqio = import_seqio()
+    known = [*seqio.TaskRegistry.names(), *seqio.MixtureRegistry.names()]
+    error = unknown_name("task or mixture", name, known)
+    return UserError(f"{error} (is the module that registers it named on the command line?)")
+
+
+def expand(name: str) -> tuple[str, ...]:
+    """The names of the tasks in a mixture (sorted, sub-mixtures too), or of the one task."""
+    seqio = import_seqio()
+    if name in seqio.MixtureRegistry.names():
+        return tuple(task.name for task in seqio.MixtureRegistry.get(name).tasks)
+    if name in seqio.TaskRegistry.names():
+        return (name,)
+    raise _unknown(name)
+
+
+def mixture_rates(name: str) -> dict[str, float]:
+    """The rates that a mixture was registered with, per task, made to sum to 1."""
+    seqio = import_seqio()
+    tasks = expand(name)
+    if tasks == (name,):
+        return {name: 1.0}
+    mixture = seqio.MixtureRegistry.get(name)
+    try:
+        rates = {task.name: float(mixture.get_rate(task)) for task in mixture.tasks}
+    except Exception as error:  # a rate may be any function of the user's
+        raise UserError(
+            f"The rates of mixture {name!r} could not be had: {_exception_line(error)}. Register "
+            "it with numbers, or use examples-proportional rates."
+        ) from error
+    return _normalised(rates, f"mixture {name!r}")
+
+
+def examples_proportional_rates(
+    counts: Mapping[str, int], cap: int = MIXING_CAP
+) -> dict[str, float]:
+    """Rates in proportion to the number of examples of each task, `cap` counting at most."""
+    return _normalised({task: float(min(n, cap)) for task, n in counts.items()}, "the tasks")
+
+
+def _normalised(rates: dict[str, float], what: str) -> dict[str, float]:
+    total = sum(rates.values())
+    if total <= 0 or min(rates.values()) < 0:
+        raise UserError(f"Mixing rates of {what} are {rates}; expected none below 0 and a sum > 0.")
+    return {task: rate / total for task, rate in rates.items()}
+
+
+def task_vocabulary(name: str) -> Vocabulary:
+    """The vocabulary of a task's inputs and targets.
+
+    Raises:
+        UserError: the task lacks one of the two features, or their vocabularies differ.
+    """
+    features = get_task(name).output_features
+    missing = {"inputs", "targets"} - set(features)
+    if missing:
+        raise UserError(
+            f"Task {name!r} has the output features {sorted(features)}; an encoder-decoder needs "
+            "'inputs' and 'targets'. Add them to its registration."
+        )
+    inputs, targets = (from_seqio(features[f].vocabulary) for f in ("inputs", "targets"))
+    if inputs.fingerprint() != targets.fingerprint():
+        raise UserError(
+            f"Task {name!r} reads inputs with {inputs.describe()} and targets with "
+            f"{targets.describe()}; T5 has one for both. Mend its output_features."
+        )
+    return inputs
+
+
+def check_vocabulary(name: str, backbone: Vocabulary) -> None:
+    """Make sure that a task's ids are the backbone's.
+
+    Raises:
+        UserError: they are not; with both vocabularies.
+    """
+    own = task_vocabulary(name)
+    if own.fingerprint() != backbone.fingerprint() or own.vocab_size > backbone.vocab_size:
+        raise UserError(
+            f"Task {name!r} is registered with {own.describe()}, but the backbone has "
+            f"{backbone.describe()}. Register the task with the backbone's vocabulary, or choose "
+            "the backbone that the task was written for."
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class TaskSummary:
+    """What `mpt tasks` shows of a task or mixture. `problem` says why there is no example."""
+
+    name: str
+    splits: tuple[str, ...]
+    metrics: tuple[str, ...]
+    members: tuple[str, ...] = ()
+    inputs_text: str | None = None
+    targets_text: str | None = None
+    problem: str | None = None
+
+
+def list_tasks() -> list[TaskSummary]:
+    """All registered tasks, by name, each with its first example; then the mixtures."""
+    seqio = import_seqio()
+    tasks = [_summary(seqio.TaskRegistry.get(n)) for n in sorted(seqio.TaskRegistry.names())]
+    mixtures = [
+        TaskSummary(name, splits=(), metrics=(), members=expand(name))
+        for name in sorted(seqio.MixtureRegistry.names())
+    ]
+    return tasks + mixtures
+
+
+def _summary(task: Any) -> TaskSummary:
+    from mpt_jax.data.fill import TaskExamples  # it looks tasks up here
+
+    metrics = [getattr(f, "__name__", repr(f)) for f in task.metric_fns]
+    metrics += [type(metric).__name__ for metric in own_metric_objects(task)]
+    summary = TaskSummary(task.name, (), tuple(metrics))
+    try:
+        summary = dataclasses.replace(summary, splits=tuple(task.splits))
+        split = "train" if "train" in summary.splits else summary.splits[0]
+        example = next(iter(TaskExamples(task, split, task_vocabulary(task.name))))
+    except Exception as error:  # one broken task must not hide the others
+        return dataclasses.replace(summary, problem=_exception_line(error))
+    return dataclasses.replace(
+        summary, inputs_text=example.inputs_text, targets_text=example.targets_text
+    )
+
+
+def own_metric_objects(task: Any) -> list[Any]:
+    """The metric objects a task was registered with; seqio appends a wrapper for each function."""
+    objects = list(task.metric_objs)
+    return objects[: len(objects) - len(task.metric_fns)]
