@@ -58,15 +58,25 @@ class Timetable:
 
 @dataclasses.dataclass(frozen=True)
 class Fleet:
-    """Names for messages and metrics.
+    """Who trains: names for messages and metrics, and where in the trainable tree each member is.
 
     Attributes:
-      members: of the M members.
+      members: names of the M members.
       tasks: for each member, the names of its K tasks.
+      parts: name of each part (top-level key) of the trainable tree -> the number of members in it, in the
+        members' order; the part's leaves have them as leading axis.
     """
 
     members: Sequence[str]
     tasks: Sequence[Sequence[str]]
+    parts: Mapping[str, int]
+
+    def __post_init__(self) -> None:
+        if not len(self.members) == len(self.tasks) == sum(self.parts.values()):
+            raise ValueError(
+                f"{len(self.members)} members, {len(self.tasks)} lists of tasks, and parts of "
+                f"{sum(self.parts.values())} members: expected as many of each"
+            )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -106,13 +116,14 @@ def train(
     """Trains from the latest checkpoint, or from `state`, up to `timetable.steps`.
 
     Args:
-      state: has `params`, a tree whose leaves have the leading axis M. Its buffers may be donated.
+      state: has `params`, the trainable tree, a dict of parts as `fleet.parts` says. Its buffers may be
+        donated.
       step_fn: (state, backbone, batch) -> (state, metrics). Metrics are [M] or scalars; "loss" [M] and
         "finite" [M], whether loss and gradient are, must be among them.
       backbone: the frozen parameters, handed to each step.
       batches: gives the batches from a step on; the batch of a step is a function of the step alone.
       timetable: how many steps, and when to evaluate, save and log.
-      fleet: the names of members and tasks.
+      fleet: the members.
       title: for the progress bar.
       evaluate: params -> metrics, each [M] or a scalar, on validation data.
       best_by: the metric of `evaluate`, [M], higher is better, by which each member's best is kept.
@@ -128,7 +139,7 @@ def train(
         raise UserError(
             "evaluation needs best_by, the metric by which the best parameters are kept"
         )
-    loop = LoopState(state, no_best(state.params, len(fleet.members)))
+    loop = LoopState(state, no_best(state.params, members=len(fleet.members)))
     resumed_at = 0
     if checkpoints is not None and (restored := checkpoints.restore_latest(loop)) is not None:
         loop, resumed_at = restored.state, restored.step
@@ -261,7 +272,9 @@ class _Run:
                 n for n, s in zip(self.fleet.members, score, strict=True) if not np.isfinite(s)
             ]
             raise UserError(f"step {step}: {self.best_by} is not finite for {', '.join(wrong)}")
-        self.best = better(self.best, score, step, self.state.params)
+        self.best = better(
+            self.best, score, step, self.state.params, parts=tuple(self.fleet.parts.items())
+        )
         self.latest_score = (step, float(np.mean(score)))
         self.bar.note(f"step {step}: {self.best_by} {np.mean(score):.3f}")
         if self.writer is not None:
@@ -271,7 +284,8 @@ class _Run:
         """Saves a state of which every loss was seen, and every parameter is, finite."""
         if self.checkpoints is None:
             return
-        finite = jax.device_get(finite_members(self.state.params))
+        parts = tuple(self.fleet.parts.items())
+        finite = jax.device_get(finite_members(self.state.params, parts=parts))
         if not finite.all():
             self._diverge(step, np.flatnonzero(~finite).tolist(), {}, "a parameter")
         scored_at, score = self.latest_score

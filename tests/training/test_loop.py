@@ -16,7 +16,7 @@ from mpt_jax.training.loop import Diverged, Fleet, Timetable, train
 from mpt_jax.training.metrics_writer import read_rows
 
 MEMBERS = 3
-FLEET = Fleet(["a", "b", "c"], [["t0", "t1"]] * MEMBERS)
+FLEET = Fleet(["a", "b", "c"], [["t0", "t1"]] * MEMBERS, {"w": MEMBERS})
 
 
 class State(NamedTuple):
