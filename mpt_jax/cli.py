@@ -116,6 +116,7 @@ def _dispatch(arguments: Sequence[str]) -> int:
     configuration.load(flags, module, macros)
     if "config_text" in parameters:
         given["config_text"] = configuration.operative_text
+    configuration.check_arguments(module.run, given)
     configuration.configured(module.run)(**given)
     return 0
 

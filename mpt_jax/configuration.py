@@ -9,7 +9,7 @@ import functools
 import inspect
 import re
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType, ModuleType
@@ -124,6 +124,32 @@ def configured(function: Callable[..., Any]) -> Callable[..., Any]:
             return gin.external_configurable(function, module=function.__module__)
 
 
+def check_arguments(function: Callable[..., Any], given: Collection[str]) -> None:
+    """Checks that `function`, and all that the configuration calls, get what they cannot do without.
+
+    Args:
+      function: what will be called through `configured`.
+      given: names of the arguments that the caller gives.
+
+    Raises:
+      UserError: names each missing argument, and how to bind it.
+    """
+    name = f"{function.__module__.rpartition('.')[2]}.{function.__name__}"
+    bound = gin.get_bindings(configured(function), resolve_references=False)
+    lines = [f"  --gin.{name}.{n}=VALUE" for n in _required(function) - bound.keys() - set(given)]
+    for reference in gin.config.iterate_references(gin.config._CONFIG):
+        if reference.evaluate and not reference.selector.startswith("gin."):
+            bound = gin.get_bindings(reference.scoped_selector, resolve_references=False)
+            missing = _required(reference.configurable.wrapped) - bound.keys()
+            lines += [f"  --gin.{reference.scoped_selector}.{n}=VALUE" for n in missing]
+    if lines:
+        shipped = sorted(path.relative_to(SHIPPED).as_posix() for path in SHIPPED.rglob("*.gin"))
+        raise UserError(
+            "these have no value; give each, or a --gin_file that does (shipped: "
+            f"{', '.join(shipped)}):\n" + "\n".join(sorted(set(lines)))
+        )
+
+
 def operative_text() -> str:
     """The values that configured calls really used, defaults included, as text that gin reads again."""
     return gin.operative_config_str()
@@ -135,6 +161,12 @@ def macro(name: str, default: Any = None) -> Any:
         return gin.query_parameter(f"%{name}")
     except ValueError:
         return default
+
+
+def _required(function: Callable[..., Any]) -> set[str]:
+    plain = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+    parameters = inspect.signature(function).parameters.values()
+    return {p.name for p in parameters if p.kind in plain and p.default is p.empty}
 
 
 def _search_folders(search_paths: Sequence[str]) -> list[Path]:

@@ -74,6 +74,7 @@ def test_flags_of_a_stage_of_its_own(toy, monkeypatch):
         (["toy", "--model_dir=d", "--gin.toy.run.steps=100"], 75, "stopped at step 99"),
         (["teech"], 1, "unknown command 'teech'; did you mean 'teach'"),
         (["--gin.A=1"], 1, "no command given"),
+        (["toy"], 1, "--gin.toy.run.model_dir=VALUE"),
         (["toy", "--gin_file=absent.gin"], 1, "unknown gin file 'absent.gin'"),
     ],
 )

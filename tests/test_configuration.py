@@ -156,3 +156,25 @@ def test_required_macros_are_named_with_their_files(stage, tmp_path):
     assert configuration.configured(run)()["tasks"] == ("x",)
     assert configuration.macro("MODEL_DIR") == "d"
     assert configuration.macro("ABSENT", 3) == 3
+
+
+def test_arguments_that_nobody_gives_are_named(stage, tmp_path):
+    def needy(first, second, *, third, fourth=4, **rest):
+        return None
+
+    class Part:
+        def __init__(self, size: int, other: int = 1):
+            self.size = size
+
+    for thing in (needy, Part):
+        thing.__module__ = "toy_stages.toy"
+        setattr(stage, thing.__name__, thing)
+    text = HEADER + "toy.needy.second = @a/toy.Part()\na/toy.Part.other = 2\n"
+    path = write(tmp_path / "a.gin", text)
+    configuration.load(GinFlags((path,)), stage)
+    with pytest.raises(UserError) as caught:
+        configuration.check_arguments(needy, {"third"})
+    lines = str(caught.value).splitlines()[1:]
+    assert lines == ["  --gin.a/toy.Part.size=VALUE", "  --gin.toy.needy.first=VALUE"]
+    configuration.load(GinFlags((path,), ("toy.Part.size = 3",)), stage)
+    configuration.check_arguments(needy, {"first", "third"})
