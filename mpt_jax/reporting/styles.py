@@ -1,0 +1,56 @@
+"""One label, colour, marker and line for each method, the same in every table and plot."""
+
+from collections.abc import Iterable
+from typing import NamedTuple
+
+from mpt_jax.reporting.results import Results
+
+
+class Style(NamedTuple):
+    label: str
+    colour: str
+    marker: str
+    line: str
+
+
+# Colours that stay apart for colour-blind readers (Okabe and Ito 2008); markers and dashes tell them apart
+# in grey as well.
+STYLES = {
+    "mpt": Style("MPT", "#0072B2", "o", "-"),
+    "mpt_no_distillation": Style("MPT w/o distill", "#56B4E9", "D", "--"),
+    "prompt_tuning": Style("prompt tuning", "#E69F00", "s", "-"),
+    "shared_prompt": Style("PT from shared", "#CC79A7", "^", "-."),
+    "spot": Style("SPoT", "#009E73", "v", "--"),
+}
+SPARE = (
+    ("#D55E00", "P", "-"),
+    ("#332288", "X", "-."),
+    ("#882255", "<", "--"),
+    ("#44AA99", ">", ":"),
+    ("#999933", "*", "-"),
+    ("#661100", "h", "--"),
+)
+
+
+def label(method: str) -> str:
+    """How a method is called in tables and plots."""
+    return STYLES[method].label if method in STYLES else method.replace("_", " ")
+
+
+def styles(methods: Iterable[str]) -> dict[str, Style]:
+    """The style of each method; those without one of their own get spare ones in the given order."""
+    chosen: dict[str, Style] = {}
+    spare = 0
+    for method in methods:
+        if method in STYLES:
+            chosen[method] = STYLES[method]
+        elif method not in chosen:
+            chosen[method] = Style(label(method), *SPARE[spare % len(SPARE)])
+            spare += 1
+    return chosen
+
+
+def methods_of(results: Results) -> list[str]:
+    """All methods: those with a style of their own in that order, then the others as they appear."""
+    found = list(dict.fromkeys(record.method for record in [*results.scores, *results.curves]))
+    return [m for m in STYLES if m in found] + [m for m in found if m not in STYLES]
