@@ -16,7 +16,7 @@ gradient norm, optimizer state, learning rate, and length of run; nothing passes
 
 import dataclasses
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -25,6 +25,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from mpt_jax.errors import UserError
+from mpt_jax.methods.method import Method
 from mpt_jax.training.schedules import Constant, Schedule
 from mpt_jax.training.update_rules import AdamW, Rule
 
@@ -266,3 +267,24 @@ def _keep(active: Bool[Array, "..."] | None, new: Array, old: Array) -> Array:
     if active is None:
         return new
     return jnp.where(active.reshape(active.shape + (1,) * (new.ndim - active.ndim)), new, old)
+
+
+def table_for(methods: Iterable[Method], groups: Mapping[str, Group]) -> Table:
+    """The table of a bank's methods from one group for each role of their parameters.
+
+    Args:
+        methods: e.g. a bank's; `Method.default_groups` says which parameter has which role.
+        groups: {role: Group}, e.g. {"shared": Group(0.3), "factors": Group(0.4)} for the two-speed
+            rates of MPT.
+    """
+    table = []
+    for method in methods:
+        for pattern, role in method.default_groups():
+            if role not in groups:
+                raise UserError(
+                    f"{method.name}: its parameters {pattern!r} have the role {role!r}, but "
+                    f"optimizer groups are given for {sorted(groups)} only; add one for {role!r}."
+                )
+            name = pattern.removeprefix("^").removesuffix("$")
+            table.append((f"{re.escape(method.name)}/(?:{name})", groups[role]))
+    return table

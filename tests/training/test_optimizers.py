@@ -5,7 +5,8 @@ import optax
 import pytest
 
 from mpt_jax.errors import UserError
-from mpt_jax.training.optimizers import Group, Optimizer
+from mpt_jax.methods.mpt import MPT
+from mpt_jax.training.optimizers import Group, Optimizer, table_for
 from mpt_jax.training.schedules import Constant, WarmupLinear, WarmupStableDecay
 from mpt_jax.training.update_rules import SGD, Adafactor, AdamW
 
@@ -218,6 +219,18 @@ def test_wrong_member_numbers_are_refused():
         Optimizer(table, tree(0), members={"mpt": M}, member_steps=[1, 2])
     with pytest.raises(ValueError, match="expected a leading axis of 2 members"):
         Optimizer(table, tree(0), members={"mpt": 2})
+
+
+def test_table_from_the_roles_of_a_method():
+    method = MPT(members=M, tasks=2, length=P, width=D)
+    shared, factors = Group(0.3), Group(0.4)
+    table = table_for([method], {"shared": shared, "factors": factors})
+    rates = Optimizer(table, tree(0), members={"mpt": M}).learning_rates(jnp.int32(0))
+    np.testing.assert_allclose(
+        [rates["mpt/shared"], rates["mpt/u"], rates["mpt/v"]], [0.3, 0.4, 0.4]
+    )
+    with pytest.raises(UserError, match="role 'factors'.*'shared'"):
+        table_for([method], {"shared": shared})
 
 
 def factors(schedule, steps, total):
