@@ -34,7 +34,7 @@ class Command:
 
 COMMANDS = {
     "quickstart": Command(
-        "mpt_jax.stages.quickstart",
+        "mpt_jax.stages.run",
         "the whole job on the embedded model and tasks, in a few minutes on a CPU",
         ("quickstart.gin",),
     ),

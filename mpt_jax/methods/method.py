@@ -90,6 +90,12 @@ class Method(abc.ABC):
         """Fresh parameters of member ``m``, drawn by ``initialiser`` at the member's own length."""
 
     @abc.abstractmethod
+    def start(
+        self, m: int, rng: PRNGKeyArray, prompts: Float[Array | np.ndarray, "*N p D"]
+    ) -> dict[str, Array]:
+        """Parameters of member ``m`` that start at a given plain prompt [p, D], or several."""
+
+    @abc.abstractmethod
     def read(self, params: Params, rows: Int[Array, "*N"]) -> Float[Array, "*N D"]:
         """The prompt vectors of the given rows, computed at these rows only."""
 

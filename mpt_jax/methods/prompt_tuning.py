@@ -24,9 +24,10 @@ class PromptTuning(Method):
     kind: ClassVar[str] = "prompt_tuning"
 
     def start(
-        self, m: int, prompts: Float[Array | np.ndarray, "*N p D"]
-    ) -> dict[str, Float[Array, "K P D"]]:
+        self, m: int, rng: PRNGKeyArray, prompts: Float[Array | np.ndarray, "*N p D"]
+    ) -> dict[str, Array]:
         """Member ``m`` started from one prompt [p, D] for all its tasks or from K prompts [K, p, D]."""
+        del rng  # nothing is drawn
         padded = self.pad_slots(m, jnp.asarray(prompts), "the prompt to start from")
         if padded.ndim == 3 and padded.shape[0] != self.tasks:
             raise ValueError(
@@ -44,7 +45,8 @@ class PromptTuning(Method):
     ) -> dict[str, Array]:
         keys = jax.random.split(rng, self.tasks)
         length = self.member_length(m)
-        return self.start(m, jnp.stack([initialiser(key, embeddings, length) for key in keys]))
+        prompts = jnp.stack([initialiser(key, embeddings, length) for key in keys])
+        return self.start(m, rng, prompts)
 
     def read(self, params: Params, rows: Int[Array, "*N"]) -> Float[Array, "*N D"]:
         # One gather along a flat first axis: its gradient is one scatter-add of whole rows.

@@ -169,10 +169,10 @@ def test_prompt_tuning_starts_each_task_as_told():
     # The sampled slots differ between tasks and members.
     assert len({tuple(np.asarray(params["prompt"][m, k, 2])) for m in (0, 1) for k in (0, 1)}) > 1
     prompts = EMBEDDINGS[:6].reshape(2, 3, 6)
-    assert np.array_equal(method.start(0, prompts)["prompt"], prompts)
-    assert np.array_equal(method.start(0, prompts[1])["prompt"][0], prompts[1])
+    assert np.array_equal(method.start(0, jax.random.key(0), prompts)["prompt"], prompts)
+    assert np.array_equal(method.start(0, jax.random.key(0), prompts[1])["prompt"][0], prompts[1])
     with pytest.raises(ValueError, match="3 prompts to start 2 tasks"):
-        method.start(0, np.zeros((3, 3, 6), np.float32))
+        method.start(0, jax.random.key(0), np.zeros((3, 3, 6), np.float32))
 
 
 def test_groups_cover_every_parameter():

@@ -1,0 +1,137 @@
+"""Opening the frozen model that a stage works on: weights, network, vocabulary, identity."""
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+import jax
+from jax.sharding import Mesh
+
+from mpt_jax.data.vocabularies import ByteVocabulary, SentencePieceVocabulary, Vocabulary
+from mpt_jax.errors import UserError
+from mpt_jax.models.checkpoint_io import fingerprint, load_backbone
+from mpt_jax.models.layer_stacking import stack_layers
+from mpt_jax.models.t5 import T5Config, Transformer, logical_axes
+from mpt_jax.partitioning import make_mesh, place, tree_shardings
+
+EMBEDDED = "embedded"
+EMBEDDED_FOLDER = Path(__file__).parents[1] / "embedded" / "backbone"
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Backbone:
+    """A frozen T5 on its mesh.
+
+    Attributes:
+        name: folder name, or "embedded".
+        network: the module; `network.config` says its shape.
+        params: the weights, laid over the mesh.
+        vocabulary: what its token ids mean.
+        fingerprint: of the weights; prompts and checkpoints carry it.
+        mesh: axes (data, model).
+    """
+
+    name: str
+    network: Transformer
+    params: Any
+    vocabulary: Vocabulary
+    fingerprint: str
+    mesh: Mesh
+
+    @property
+    def config(self) -> T5Config:
+        return self.network.config
+
+    @property
+    def embeddings(self) -> jax.Array:
+        """The vocabulary table [V, D]."""
+        return self.params["token_embedder"]["embedding"]
+
+    @property
+    def num_parameters(self) -> int:
+        return sum(array.size for array in jax.tree.leaves(self.params))
+
+    def check_unchanged(self) -> None:
+        """Raises UserError if the weights are not, bit for bit, those that were loaded."""
+        now = fingerprint(jax.device_get(self.params))
+        if now != self.fingerprint:
+            raise UserError(
+                f"The backbone changed while it was meant to be frozen: its fingerprint was "
+                f"{self.fingerprint} and is {now}. This is a fault of mpt_jax; please report it."
+            )
+
+
+@dataclasses.dataclass(frozen=True)
+class BackboneSource:
+    """Where the backbone comes from and how it runs.
+
+    Attributes:
+        path: a folder with `config.json`, `model.safetensors` and the vocabulary; "embedded" is the
+            small one that is shipped.
+        dtype: of activations and matrix products, "float32" or "bfloat16" (accelerators).
+        scan_layers: run the blocks in a loop: compile time then does not grow with depth.
+        remat: "none", "dots" or "full"; see `T5Config`.
+        mesh_shape: devices along (data, model); None puts all on `data`.
+    """
+
+    path: str = EMBEDDED
+    dtype: str = "float32"
+    scan_layers: bool = False
+    remat: str = "none"
+    mesh_shape: tuple[int, int] | None = None
+
+    def open(self) -> Backbone:
+        """Loads the weights onto the mesh.
+
+        Raises:
+            UserError: no such folder, weights that do not fit the configuration, no vocabulary.
+        """
+        folder = EMBEDDED_FOLDER if self.path == EMBEDDED else Path(self.path)
+        if not folder.is_dir():
+            raise UserError(
+                f"INITIAL_CHECKPOINT_PATH is {self.path!r}, which is no folder. Give a folder with "
+                "config.json, model.safetensors and the vocabulary, or 'embedded'."
+            )
+        try:
+            config, params = load_backbone(folder)
+        except (OSError, ValueError) as error:
+            raise UserError(f"The backbone in {folder} cannot be read: {error}") from error
+        vocabulary = vocabulary_of(folder)
+        if vocabulary.vocab_size > config.vocab_size:
+            raise UserError(
+                f"{folder}: the {vocabulary.describe()} has more ids than the model's embedding "
+                f"table has rows ({config.vocab_size}); they are not of one model."
+            )
+        identity = fingerprint(params)
+        config = dataclasses.replace(
+            config, dtype=self.dtype, scan_layers=self.scan_layers, remat=self.remat
+        )
+        if self.scan_layers:
+            params = stack_layers(params)
+        mesh = make_mesh(self.mesh_shape)
+        if self.dtype == "bfloat16":
+            params = jax.tree.map(lambda array: array.astype("bfloat16"), params)
+        params = place(params, tree_shardings(mesh, logical_axes(config), params))
+        name = EMBEDDED if self.path == EMBEDDED else folder.resolve().name
+        return Backbone(name, Transformer(config), params, vocabulary, identity, mesh)
+
+
+def vocabulary_of(folder: Path) -> Vocabulary:
+    """The vocabulary that lies beside a backbone's weights.
+
+    Raises:
+        UserError: the folder holds none that is known.
+    """
+    described = {}
+    if (settings := folder / "tokenizer_config.json").is_file():
+        described = json.loads(settings.read_text())
+    if (model := folder / "spiece.model").is_file():
+        # T5's sentinels lie above the pieces; a tokenizer that says nothing has its usual hundred.
+        return SentencePieceVocabulary(model, described.get("extra_ids", 100))
+    if described.get("tokenizer_class") == "ByT5Tokenizer":
+        return ByteVocabulary(described.get("extra_ids", 125))
+    raise UserError(
+        f"{folder} holds no vocabulary: expected spiece.model (SentencePiece) or a "
+        "tokenizer_config.json that names ByT5Tokenizer (bytes). Copy it from where the model is from."
+    )

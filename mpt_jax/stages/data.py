@@ -1,0 +1,60 @@
+"""Opening the examples that a stage works on: tasks and mixtures, splits, lengths, token stores."""
+
+import dataclasses
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+from mpt_jax.data import tasks
+from mpt_jax.data.fill import fill_store
+from mpt_jax.data.splits import examples_for
+from mpt_jax.data.examples import Examples
+from mpt_jax.data.vocabularies import Vocabulary
+
+DEFAULT_MODULES = ("mpt_jax.tasks.embedded",)
+
+
+def default_store_root() -> Path:
+    """Token stores are found again by what they hold, so that all runs of a user share them."""
+    cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(cache) / "mpt_jax" / "token_stores"
+
+
+@dataclasses.dataclass(frozen=True)
+class Data:
+    """Where examples come from.
+
+    Attributes:
+        feature_lengths: most tokens of "inputs" (the prompt not counted) and of "targets".
+        store_root: folder of the token stores; None for the user's cache.
+        split_rules: task name -> rule of `mpt_jax.data.splits` (e.g. "halved_validation" for sets
+            without a public test split); tasks that are not named have the "official" splits.
+    """
+
+    feature_lengths: Mapping[str, int]
+    store_root: str | None = None
+    split_rules: Mapping[str, str] = dataclasses.field(default_factory=dict)
+
+    def load_modules(self, task_modules: tuple[str, ...]) -> None:
+        """Registers the shipped tasks and the user's."""
+        tasks.load_task_modules((*DEFAULT_MODULES, *task_modules))
+
+    def open(self, task: str, role: str) -> Examples:
+        """The examples of `task` that serve as `role`: "train", "validation" or "test"."""
+        root = default_store_root() if self.store_root is None else Path(self.store_root)
+        root.mkdir(parents=True, exist_ok=True)
+        rule = self.split_rules.get(task, "official")
+        return examples_for(
+            rule, role, lambda split: fill_store(task, split, self.feature_lengths, root)
+        )
+
+    def tasks_of(self, mixture_or_task_name: str, vocabulary: Vocabulary) -> tuple[str, ...]:
+        """The tasks of a mixture (or the one task), all of the backbone's vocabulary.
+
+        Raises:
+            UserError: an unknown name, or a task whose token ids mean something else.
+        """
+        names = tasks.expand(mixture_or_task_name)
+        for name in names:
+            tasks.check_vocabulary(name, vocabulary)
+        return names

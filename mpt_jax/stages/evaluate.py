@@ -1,0 +1,243 @@
+"""Scores the prompts of finished runs, and writes the tables and plots.
+
+    mpt evaluate --model_dir=runs/evaluate --gin.SOURCES="('runs/teach', 'runs/distill', 'runs/adapt')"
+"""
+
+import dataclasses
+import importlib.metadata
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from rich.console import Console
+
+from mpt_jax.data import scoring
+from mpt_jax.data.few_shot import labels_of
+from mpt_jax.errors import UserError
+from mpt_jax.methods.similarity import cosine_of_slots
+from mpt_jax.reporting.naive_bayes import naive_bayes_ceiling
+from mpt_jax.reporting.report import write_report
+from mpt_jax.reporting.results import Ceiling, Curve, Results, Score, Similarity
+from mpt_jax.reporting.tables import print_tables
+from mpt_jax.run_directory import open_run, read_run
+from mpt_jax.stages import prompts
+from mpt_jax.stages.backbone import Backbone, BackboneSource
+from mpt_jax.stages.data import Data
+from mpt_jax.stages.fleet import limit
+from mpt_jax.stages.predict import Decoding, Job, Predictor, primary
+from mpt_jax.stages.session import members_of
+from mpt_jax.training.metrics_writer import read_rows
+
+STAGES = ("teach", "distill", "adapt")
+
+
+def run(
+    model_dir: str,
+    sources: tuple[str, ...],
+    data: Data,
+    split: str = "test",
+    max_examples: int | None = None,
+    decoding: Decoding = Decoding(),
+    eval_batch_size: int = 256,
+    title: str = "Results",
+    notes: tuple[str, ...] = (),
+    ceilings: bool = True,
+    backbone: BackboneSource = BackboneSource(),
+    task_modules: tuple[str, ...] = (),
+    dry_run: bool = False,
+    config_text: Callable[[], str] = str,
+) -> None:
+    """Evaluates runs of teach, distill and adapt, and reports on them together.
+
+    Args:
+        model_dir: gets `report.md`, `results.json` and `plots/`.
+        sources: the run directories.
+        data: lengths, token stores, split rules.
+        split: "test", "validation" or "train".
+        max_examples: at most so many of each task's split (the first ones); None is all.
+        decoding: how texts are produced.
+        eval_batch_size: rows of a batch.
+        title: of the report.
+        notes: paragraphs of the report about what the numbers do not show by themselves.
+        ceilings: also score a naive Bayes classifier, trained on all data, on classifying tasks.
+        backbone: the frozen model.
+        task_modules: Python files or modules that register tasks.
+        dry_run: check that everything can be opened, score nothing.
+        config_text: gives the operative configuration.
+    """
+    data.load_modules(task_modules)
+    frozen = backbone.open()
+    console = Console(highlight=False)
+    if dry_run:
+        made = [source for source in sources if Path(source).exists()]
+        for source in made:
+            members, files = members_of(source, STAGES), prompts.load_run(source, frozen)
+            console.print(f"{source}: {len(members)} members, {len(files)} prompt files")
+        for source in sorted(set(sources) - set(made)):
+            console.print(f"{source} does not exist yet; it is checked when the stage starts")
+        print(f"\n{config_text()}\ndry run: everything checked, nothing scored")
+        return
+    runs = {source: members_of(source, STAGES) for source in sources}
+    files = {source: prompts.load_run(source, frozen) for source in sources}
+    with open_run(model_dir, "evaluate") as directory:
+        began = time.monotonic()
+        directory.write_config(config_text())
+        results = Results(backbone=_about(frozen), environment=_environment())
+        examples: dict[str, Any] = {}
+        for source, members in runs.items():
+            stage = read_run(source).record()["stage"]
+            for member in members:
+                for task in member["tasks"]:
+                    if task not in examples:
+                        found = data.open(task, split)
+                        examples[task] = found if max_examples is None else limit(found, max_examples)
+        majority = {
+            task: scoring.majority_score(task, found) for task, found in examples.items()
+        }
+        for source, members in runs.items():
+            stage = read_run(source).record()["stage"]
+            console.print(f"scoring {source} on {split}", style="dim")
+            results.scores += _scores(
+                stage, members, files[source], examples, majority, frozen,
+                Evaluation(eval_batch_size, data.feature_lengths, decoding), split,
+            )  # fmt: skip
+            results.curves += _curves(stage, source, members)
+            results.seconds[stage] = read_run(source).record().get("seconds", 0.0)
+        results.similarities = _similarities(runs, files)
+        if ceilings:
+            results.ceilings = _ceilings(data, examples)
+        results.seconds["evaluate"] = time.monotonic() - began
+        frozen.check_unchanged()
+        path = write_report(results, directory.path, title, list(notes))
+        directory.finish(split=split)
+        print_tables(results, console)
+        console.print(f"\nreport: {path}")
+
+
+@dataclasses.dataclass(frozen=True)
+class Evaluation:
+    """How examples are run."""
+
+    batch_size: int
+    feature_lengths: Mapping[str, int]
+    decoding: Decoding
+
+
+def _scores(
+    stage: str,
+    members: Sequence[Mapping[str, Any]],
+    files: Mapping[str, Any],
+    examples: Mapping[str, Any],
+    majority: Mapping[str, Mapping[str, float]],
+    backbone: Backbone,
+    arguments: Evaluation,
+    split: str,
+) -> list[Score]:
+    missing = [member["name"] for member in members if member["name"] not in files]
+    if missing:
+        raise UserError(f"prompt files are missing for the members {missing[:5]}; run the stage again.")
+    named = {
+        f"{member['name']}\n{task}": files[member["name"]].prompt(task)
+        for member in members
+        for task in member["tasks"]
+    }
+    bank, params, ids = prompts.plain_bank(named, backbone.config.vocab_size)
+    predictor = Predictor(
+        backbone, bank, batch_size=arguments.batch_size,
+        feature_lengths=arguments.feature_lengths, decoding=arguments.decoding,
+    )  # fmt: skip
+    owners = [(member, task) for member in members for task in member["tasks"]]
+    jobs = [
+        Job(task, ids[f"{member['name']}\n{task}"], examples[task]) for member, task in owners
+    ]
+    found = predictor.scores(jax.tree.map(jnp.asarray, params), jobs)
+    return [
+        Score(
+            stage=stage, task=task, method=member["method"], k=member["k"], seed=member["seed"],
+            split=split, num_examples=len(examples[task]), metric=" and ".join(metrics),
+            score=primary(metrics),
+            majority=primary(majority[task]) if majority[task] else None,
+            train_examples=member["train_examples"], steps=member["steps"],
+            best_step=member["best_step"],
+            parameters=member["parameters"] // len(member["tasks"]),
+        )
+        for (member, task), metrics in zip(owners, found, strict=True)
+    ]  # fmt: skip
+
+
+def _curves(stage: str, source: str, members: Sequence[Mapping[str, Any]]) -> list[Curve]:
+    rows = read_rows(Path(source) / "metrics", "validation")
+    return [
+        Curve(
+            stage=stage,
+            task=member["tasks"][0] if len(member["tasks"]) == 1 else "mean of sources",
+            method=member["method"], k=member["k"], seed=member["seed"], split="validation",
+            steps=[row["step"] for row in rows],
+            scores=[row["score"][member["name"]] for row in rows],
+        )
+        for member in members
+        if rows
+    ]  # fmt: skip
+
+
+def _similarities(
+    runs: Mapping[str, Sequence[Mapping[str, Any]]], files: Mapping[str, Mapping[str, Any]]
+) -> list[Similarity]:
+    """Cosines between the prompts of the teachers, and between those of each distilled variant."""
+    found = []
+    for source, members in runs.items():
+        stage = read_run(source).record()["stage"]
+        if stage == "adapt":
+            continue
+        groups: dict[str, list[tuple[str, np.ndarray]]] = {}
+        for member in members:
+            if member["seed"] == 0:
+                file = files[source][member["name"]]
+                groups.setdefault(member["method"], []).extend(
+                    (task, file.prompt(task)) for task in member["tasks"]
+                )
+        for method, pairs in groups.items():
+            shapes = {prompt.shape for _, prompt in pairs}
+            if len(pairs) > 1 and len(shapes) == 1:
+                cosine = cosine_of_slots([prompt for _, prompt in pairs])
+                found.append(
+                    Similarity(
+                        what=f"{stage}: {method}",
+                        tasks=[task for task, _ in pairs],
+                        cosine=np.asarray(cosine, np.float64).tolist(),
+                    )
+                )
+    return found
+
+
+def _ceilings(data: Data, examples: Mapping[str, Any]) -> list[Ceiling]:
+    found = []
+    for task, test in examples.items():
+        train = data.open(task, "train")
+        if labels_of(train) is not None:
+            pairs = [
+                [(e.inputs_text, e.targets_text) for e in part.read(range(len(part)))]
+                for part in (train, test)
+            ]
+            found.append(naive_bayes_ceiling(task, *pairs))
+    return found
+
+
+def _about(backbone: Backbone) -> dict[str, Any]:
+    return {
+        "name": backbone.name,
+        "fingerprint": backbone.fingerprint,
+        "parameters": backbone.num_parameters,
+    }
+
+
+def _environment() -> dict[str, Any]:
+    versions = {
+        name: importlib.metadata.version(name) for name in ("jax", "flax", "optax", "seqio", "grain")
+    }
+    devices = f"{jax.device_count()} x {jax.devices()[0].device_kind}"
+    return {**versions, "devices": devices}

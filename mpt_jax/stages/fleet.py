@@ -1,0 +1,275 @@
+"""Training a fleet: from members, a bank and an objective to each member's best prompts.
+
+teach, distill and adapt differ in who the members are, where they start and what they minimise;
+everything else is here.
+"""
+
+import dataclasses
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from mpt_jax.data.batches import Batches, bucketed_batches, packed_batches
+from mpt_jax.data.sampler import PaperSampler, ProportionalSampler, Sampler
+from mpt_jax.data.examples import Examples, SubStore
+from mpt_jax.data.streams import Stream, Streams
+from mpt_jax.errors import UserError
+from mpt_jax.methods.bank import Bank
+from mpt_jax.partitioning import place, process_data_shard, replicated, shard_batch
+from mpt_jax.stages.backbone import Backbone
+from mpt_jax.stages.predict import Decoding, Job, Predictor, primary
+from mpt_jax.training import loop
+from mpt_jax.training.checkpoints import Checkpoints, Identity
+from mpt_jax.training.objectives import Objective
+from mpt_jax.training.optimizers import Group, Optimizer, Table
+from mpt_jax.training.schedules import Schedule, WarmupLinear
+from mpt_jax.training.step import init_state, make_train_step
+from mpt_jax.training.update_rules import AdamW, Rule
+
+
+@dataclasses.dataclass(frozen=True)
+class Member:
+    """One training run of a fleet.
+
+    Attributes:
+        name: unique in the fleet; names its metrics and its prompt file.
+        method: index of its method in the bank.
+        index: its number m among that method's members.
+        tasks: names of its K tasks.
+        train: examples of each task.
+        validation: examples of each task by which the best step is chosen.
+    """
+
+    name: str
+    method: int
+    index: int
+    tasks: tuple[str, ...]
+    train: tuple[Examples, ...]
+    validation: tuple[Examples, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class Training:
+    """How a fleet is trained, whatever it is.
+
+    Attributes:
+        steps: TRAIN_STEPS.
+        rows_per_member: batch rows of each member; BATCH_SIZE for a fleet of one.
+        rule: the update rule (AdamW, Adafactor as in Lester et al. 2021, SGD).
+        schedule: of the learning rate over the run.
+        clip_norm: largest norm of a member's gradient.
+        accumulate: parts into which a batch is cut to save memory.
+        eval_period: steps between evaluations on validation data; 0 for none but the last.
+        validation_examples: at most so many of each task are used for that.
+        checkpoint_period: steps between checkpoints.
+        keep: checkpoints kept, the best besides.
+        log_period: steps between rows of metrics.
+        sampler: "proportional" (every step has every task) or "paper" (a random number of tasks).
+        grouped: whether batches are of like length; saves padding where lengths differ widely.
+        packed_lengths: (encoder, decoder) positions of packed rows; None pads to length buckets.
+        seed: of the order of examples and everything else that is drawn.
+        eval_batch_size: rows of an evaluation batch.
+    """
+
+    steps: int
+    rows_per_member: int
+    rule: Rule = dataclasses.field(default_factory=AdamW)
+    schedule: Schedule = dataclasses.field(default_factory=WarmupLinear)
+    clip_norm: float | None = 1.0
+    accumulate: int = 1
+    eval_period: int = 0
+    validation_examples: int = 64
+    checkpoint_period: int = 0
+    keep: int = 2
+    log_period: int = 10
+    sampler: str = "proportional"
+    grouped: bool = False
+    packed_lengths: tuple[int, int] | None = None
+    seed: int = 0
+    eval_batch_size: int = 256
+
+    def __post_init__(self):
+        if self.sampler not in SAMPLERS:
+            raise UserError(
+                f"sampler: got {self.sampler!r}, expected one of {sorted(SAMPLERS)}."
+            )
+
+    def group(self, learning_rate: float | np.ndarray | None) -> Group:
+        return Group(learning_rate, self.rule, self.schedule)
+
+
+SAMPLERS: dict[str, type[Sampler]] = {
+    "proportional": ProportionalSampler,
+    "paper": PaperSampler,
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Trained:
+    """What comes out of a fleet.
+
+    Attributes:
+        params: the bank's parameters, each member at its own best step; numpy.
+        best_step: [M].
+        best_score: [M], on validation data.
+        seconds: of training, compiling and evaluation included.
+    """
+
+    params: Any
+    best_step: np.ndarray
+    best_score: np.ndarray
+    seconds: float
+
+
+def train_fleet(
+    title: str,
+    directory: Path,
+    backbone: Backbone,
+    bank: Bank,
+    members: Sequence[Member],
+    params: Any,
+    objective: Objective,
+    table: Table,
+    training: Training,
+    feature_lengths: Mapping[str, int],
+    *,
+    extend: Callable[[Mapping[str, np.ndarray]], Mapping[str, np.ndarray]] = lambda batch: batch,
+) -> Trained:
+    """Trains all members in one program, resuming what `directory` holds.
+
+    Args:
+        title: for the progress bar.
+        directory: of the run; gets checkpoints/ and metrics/.
+        members: in the order of the bank's member numbers.
+        params: the bank's parameters to start from.
+        objective: see `mpt_jax.training`.
+        table: the optimizer's table; training.group makes its rows.
+        extend: adds what the objective needs to a batch (the teachers' tokens).
+    """
+    check_order(bank, members)
+    streams = Streams(
+        [
+            Stream(examples, bank.virtual_ids(member.method, member.index, k), number, k, task)
+            for number, member in enumerate(members)
+            for k, (task, examples) in enumerate(zip(member.tasks, member.train, strict=True))
+        ]
+    )
+    batches = make_batches(streams, training, backbone)
+    optimizer = Optimizer(
+        table,
+        params,
+        members={method.name: method.members for method in bank.methods},
+        clip_norm=training.clip_norm,
+        steps=training.steps,
+    )
+    step = make_train_step(
+        objective, optimizer, accumulate=training.accumulate, mesh=backbone.mesh, seed=training.seed
+    )
+    state = place(init_state(params, optimizer), replicated(backbone.mesh))
+    identity = Identity(
+        backbone.fingerprint,
+        {m.name: dict(zip(("kind", "members", "tasks", "length", "width"),
+                          (m.kind, m.members, m.tasks, m.length, m.width), strict=True))
+         for m in bank.methods},
+        {"seed": training.seed, "rows_per_member": training.rows_per_member,
+         "members": [member.name for member in members]},
+    )  # fmt: skip
+    result = loop.train(
+        state,
+        step,
+        objective.frozen(backbone.params),
+        lambda start: _extended(batches, start, training.steps, extend),
+        timetable=loop.Timetable(
+            training.steps, training.eval_period, training.checkpoint_period, training.log_period
+        ),
+        fleet=loop.Fleet(
+            [member.name for member in members],
+            [member.tasks for member in members],
+            {method.name: method.members for method in bank.methods},
+        ),
+        title=title,
+        evaluate=_validation(backbone, bank, members, training, feature_lengths),
+        best_by="score",
+        checkpoints=Checkpoints(directory / "checkpoints", identity, keep=training.keep),
+        metrics_folder=directory / "metrics",
+        place=lambda batch: shard_batch(backbone.mesh, batch),
+    )
+    return Trained(
+        jax.device_get(result.best.params),
+        np.asarray(result.best.step),
+        np.asarray(result.best.score),
+        result.seconds,
+    )
+
+
+def make_batches(streams: Streams, training: Training, backbone: Backbone) -> Batches:
+    """Batches in the layout that `training` asks for, this process's rows of them."""
+    sampler = SAMPLERS[training.sampler](streams, training.rows_per_member, seed=training.seed)
+    index, count = process_data_shard(backbone.mesh)
+    devices = backbone.mesh.shape["data"]
+    rows = training.rows_per_member * len(np.unique(streams.members))
+    if training.packed_lengths is not None:
+        T, L = training.packed_lengths
+        return packed_batches(
+            streams, sampler, training.seed, T=T, L=L, row_multiple=devices,
+            process_index=index, process_count=count,
+        )  # fmt: skip
+    if rows % devices:
+        raise UserError(
+            f"A batch has {rows} rows ({training.rows_per_member} for each member), which do not "
+            f"divide over {devices} devices. Choose a BATCH_SIZE that makes them divide."
+        )
+    return bucketed_batches(
+        streams, sampler, training.seed, grouped=training.grouped,
+        process_index=index, process_count=count,
+    )  # fmt: skip
+
+
+def limit(examples: Examples, most: int) -> Examples:
+    """The first `most` examples."""
+    return examples if len(examples) <= most else SubStore(examples, np.arange(most))
+
+
+def check_order(bank: Bank, members: Sequence[Member]) -> None:
+    expected = [(i, m) for i, method in enumerate(bank.methods) for m in range(method.members)]
+    found = [(member.method, member.index) for member in members]
+    if found != expected:
+        raise ValueError(f"Members {found} are not in the order of the bank, {expected}.")
+
+
+def _extended(batches: Batches, start: int, stop: int, extend: Any) -> Iterator[Any]:
+    for batch in batches.iterate(start, stop):
+        yield extend(batch)
+
+
+def _validation(
+    backbone: Backbone,
+    bank: Bank,
+    members: Sequence[Member],
+    training: Training,
+    feature_lengths: Mapping[str, int],
+) -> Callable[[Any], dict[str, np.ndarray]]:
+    """params -> {"score": [M]}: each member's mean over its tasks' primary metrics."""
+    predictor = Predictor(
+        backbone,
+        bank,
+        batch_size=training.eval_batch_size,
+        feature_lengths=feature_lengths,
+        decoding=Decoding(),
+    )
+    jobs, owners = [], []
+    for number, member in enumerate(members):
+        for k, (task, examples) in enumerate(zip(member.tasks, member.validation, strict=True)):
+            ids = bank.virtual_ids(member.method, member.index, k)
+            jobs.append(Job(task, ids, limit(examples, training.validation_examples)))
+            owners.append(number)
+
+    def evaluate(params: Any) -> dict[str, np.ndarray]:
+        scores = np.array([primary(metrics) for metrics in predictor.scores(params, jobs)])
+        sums = np.bincount(owners, scores, minlength=len(members))
+        return {"score": (sums / np.bincount(owners, minlength=len(members))).astype(np.float32)}
+
+    return evaluate

@@ -1,0 +1,126 @@
+"""Texts in, texts out, with a trained prompt.
+
+    echo "walk" | mpt infer --prompts=runs/adapt --task=inflect_past
+    mpt infer --prompts=my_task.safetensors --input=texts.txt --output=answers.txt
+
+Needs neither seqio nor the task's registration: the prompt file says which backbone it belongs to.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+import numpy as np
+
+from mpt_jax.data.examples import Example
+from mpt_jax.data.vocabularies import EOS_ID
+from mpt_jax.errors import UserError, unknown_name
+from mpt_jax.stages import prompts as prompt_files
+from mpt_jax.stages.backbone import Backbone, BackboneSource
+from mpt_jax.stages.predict import Decoding, Job, Predictor
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--prompts", help="a run directory or a prompt file")
+    parser.add_argument("--task", help="whose prompt; needed where there are several")
+    parser.add_argument("--name", help="which prompt file of the run, as `mpt show` lists them")
+    parser.add_argument("--input", help="a file with one text a line; standard input by default")
+    parser.add_argument("--output", help="a new file for one answer a line; standard output by default")
+
+
+def run(
+    prompts: str,
+    task: str | None = None,
+    name: str | None = None,
+    input: str | None = None,
+    output: str | None = None,
+    max_input_length: int = 512,
+    max_output_length: int = 64,
+    batch_size: int = 64,
+    decoding: Decoding = Decoding(),
+    backbone: BackboneSource = BackboneSource(),
+) -> None:
+    """Answers each line of the input.
+
+    Args:
+        prompts: a run directory, a folder of prompt files, or one file.
+        task: whose prompt.
+        name: of the prompt file, where the run has several for the task.
+        input: path of the texts, one a line; standard input if None.
+        output: path of a new file; standard output if None.
+        max_input_length: longer texts are cut, in tokens, with a warning.
+        max_output_length: most tokens of an answer.
+        batch_size: rows of a batch.
+        decoding: greedy, beam or sampling.
+        backbone: the frozen model, the one of the prompts.
+
+    Raises:
+        UserError: no such prompt, several that fit, another backbone, or an output file that exists.
+    """
+    if output is not None and Path(output).exists():
+        raise UserError(f"--output: {output} exists; nothing is overwritten, name a new file.")
+    if decoding.method == "choices":
+        raise UserError("decoding by choices needs a task's labels; use greedy, beam or sample.")
+    frozen = backbone.open()
+    prompt = _choose(prompts, task, name, frozen)
+    text = sys.stdin.read() if input is None else Path(input).read_text(encoding="utf-8")
+    lines = text.splitlines()
+    if not lines:
+        raise UserError("There is no input: give --input=FILE, or texts on standard input.")
+    examples = _Texts(lines, frozen, max_input_length)
+    bank, params, ids = prompt_files.plain_bank({"prompt": prompt}, frozen.config.vocab_size)
+    longest = int(examples.lengths()[:, 0].max())
+    predictor = Predictor(
+        frozen, bank, batch_size=min(batch_size, len(lines)),
+        feature_lengths={"inputs": longest, "targets": max_output_length}, decoding=decoding,
+    )  # fmt: skip
+    answers = predictor.texts(params, [Job("infer", ids["prompt"], examples)])[0]
+    result = "".join(f"{answer}\n" for answer in answers)
+    if output is None:
+        sys.stdout.write(result)
+    else:
+        Path(output).write_text(result, encoding="utf-8")
+
+
+def _choose(source: str, task: str | None, name: str | None, backbone: Backbone) -> np.ndarray:
+    """The one finished prompt that is meant."""
+    found = prompt_files.finished(prompt_files.load_run(source, backbone))
+    if task is not None and not any(t == task for _, t in found):
+        raise unknown_name(f"task in {source}", task, {t for _, t in found})
+    if name is not None and not any(n == name for n, _ in found):
+        raise unknown_name(f"prompt file in {source}", name, {n for n, _ in found})
+    fitting = [
+        key for key in found if task in (None, key[1]) and name in (None, key[0])
+    ]
+    if len(fitting) != 1:
+        listed = "\n  ".join(f"--name={n} --task={t}" for n, t in fitting[:10])
+        more = f"\n  ... and {len(fitting) - 10} more" if len(fitting) > 10 else ""
+        raise UserError(f"{len(fitting)} prompts in {source} fit; choose one by\n  {listed}{more}")
+    return found[fitting[0]]
+
+
+class _Texts:
+    """Lines of text as examples without targets."""
+
+    def __init__(self, lines: list[str], backbone: Backbone, max_length: int):
+        encoded = [backbone.vocabulary.encode(line) for line in lines]
+        cut = sum(len(ids) > max_length - 1 for ids in encoded)
+        if cut:
+            print(f"mpt: {cut} texts are longer than {max_length} tokens and were cut", file=sys.stderr)
+        end = np.array([EOS_ID], np.int32)
+        self._examples = [
+            Example(np.array([*ids[: max_length - 1], EOS_ID], np.int32), end, line, "")
+            for line, ids in zip(lines, encoded, strict=True)
+        ]
+
+    def __len__(self) -> int:
+        return len(self._examples)
+
+    def __getitem__(self, index: int) -> Example:
+        return self._examples[index]
+
+    def read(self, indices: object) -> list[Example]:
+        return [self._examples[int(i)] for i in indices]  # type: ignore[attr-defined]
+
+    def lengths(self) -> np.ndarray:
+        return np.array([[len(e.inputs), len(e.targets)] for e in self._examples], np.int32)

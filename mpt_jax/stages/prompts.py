@@ -1,0 +1,109 @@
+"""The prompt files of run directories: writing a fleet's, finding and reading a run's."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mpt_jax.errors import UserError
+from mpt_jax.methods.bank import Bank
+from mpt_jax.methods.prompt_file import PromptFile, load_prompt_file, save_prompt_file
+from mpt_jax.methods.prompt_tuning import PromptTuning
+from mpt_jax.stages.backbone import Backbone
+from mpt_jax.stages.fleet import Member, Trained
+
+FOLDER = "prompts"
+
+
+def save_fleet(
+    directory: Path,
+    backbone: Backbone,
+    bank: Bank,
+    members: Sequence[Member],
+    trained: Trained,
+) -> list[Path]:
+    """Writes each member's prompt file as `prompts/<member>.safetensors`.
+
+    A resumed run writes the same numbers into the same files again.
+    """
+    paths = []
+    for number, member in enumerate(members):
+        method = bank.methods[member.method]
+        score, step = float(trained.best_score[number]), int(trained.best_step[number])
+        paths.append(
+            save_prompt_file(
+                directory / FOLDER / f"{member.name}.safetensors",
+                method.export(trained.params[method.name], member.index),
+                kind=method.kind,
+                task_names=member.tasks,
+                backbone_fingerprint=backbone.fingerprint,
+                backbone_name=backbone.name,
+                vocabulary_fingerprint=backbone.vocabulary.fingerprint(),
+                scores={"validation": score} if np.isfinite(score) else {},
+                step=step,
+                source_run=str(directory),
+                overwrite=True,
+            )
+        )
+    return paths
+
+
+def load_run(source: str | Path, backbone: Backbone) -> dict[str, PromptFile]:
+    """Prompt files by name, from a run directory, a folder of prompt files, or one file.
+
+    Raises:
+        UserError: there are none, or they are of another backbone.
+    """
+    source = Path(source)
+    if source.is_file():
+        paths, root = [source], source.parent
+    else:
+        root = source / FOLDER if (source / FOLDER).is_dir() else source
+        paths = sorted(root.rglob("*.safetensors"))
+    if not paths:
+        raise UserError(
+            f"{source} holds no prompt files: expected a run directory with prompts/, a folder of "
+            ".safetensors files or one such file. Run the stage before this one, or mend the path."
+        )
+    return {
+        path.relative_to(root).with_suffix("").as_posix(): load_prompt_file(
+            path, expect_backbone=backbone.fingerprint, expect_width=backbone.config.emb_dim
+        )
+        for path in paths
+    }
+
+
+def plain_bank(
+    prompts: Mapping[str, np.ndarray], vocab_size: int
+) -> tuple[Bank, Any, dict[str, np.ndarray]]:
+    """A bank of finished prompts, one member each.
+
+    Args:
+        prompts: name -> [p, D]; lengths may differ.
+
+    Returns:
+        The bank, its parameters, and the virtual ids of each prompt by name.
+    """
+    lengths = tuple(len(prompt) for prompt in prompts.values())
+    longest, width = max(lengths), next(iter(prompts.values())).shape[1]
+    method = PromptTuning(
+        members=len(prompts), tasks=1, length=longest, width=width, lengths=lengths
+    )
+    bank = Bank((method,), vocab_size)
+    stacked = np.zeros((len(prompts), 1, longest, width), np.float32)
+    for row, prompt in zip(stacked, prompts.values(), strict=True):
+        row[0, : len(prompt)] = prompt
+    ids = {name: bank.virtual_ids(0, m) for m, name in enumerate(prompts)}
+    return bank, {method.name: {"prompt": stacked}}, ids
+
+
+def finished(files: Mapping[str, PromptFile]) -> dict[tuple[str, str], np.ndarray]:
+    """Every task's finished prompt [p, D] by (file name, task)."""
+    return {
+        (name, task): file.prompt(task)
+        for name, file in files.items()
+        for task in file.metadata.task_names
+    }
+
+

@@ -1,0 +1,183 @@
+"""What every training stage does around its training: open, check, describe, record.
+
+    with Session("teach", model_dir, ...) as session:
+        ...
+        if session.only_checks(bank, members, training):
+            return
+        trained = train_fleet(...)
+        session.finish(trained, members, ...)
+"""
+
+import contextlib
+import dataclasses
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import jax
+from rich.console import Console
+from rich.table import Table
+
+from mpt_jax.methods.bank import Bank
+from mpt_jax.run_directory import RunDirectory, open_run, read_run
+from mpt_jax.stages.backbone import Backbone, BackboneSource
+from mpt_jax.stages.data import Data
+from mpt_jax.stages.fleet import Member, Trained, Training
+
+MEMBERS_SHOWN = 12
+
+
+@dataclasses.dataclass(frozen=True)
+class About:
+    """What the tables say of a member: how it is called there, and on what it was trained."""
+
+    method: str
+    k: int | None = None
+    seed: int = 0
+
+
+class Session:
+    """One run of a stage in its directory.
+
+    Args:
+        stage: the stage's name.
+        model_dir: the run directory.
+        backbone: the frozen model's source.
+        data: of the stage.
+        task_modules: Python that registers tasks.
+        dry_run: touch no directory and train nothing.
+        config_text: gives the operative configuration.
+
+    Raises:
+        UserError: on entering, if anything cannot be opened.
+    """
+
+    backbone: Backbone
+
+    def __init__(
+        self,
+        stage: str,
+        model_dir: str,
+        backbone: BackboneSource,
+        data: Data,
+        task_modules: tuple[str, ...],
+        dry_run: bool,
+        config_text: Callable[[], str],
+    ):
+        self.stage, self.model_dir, self.dry_run = stage, model_dir, dry_run
+        self.console = Console(highlight=False)
+        self._source, self._data, self._modules = backbone, data, task_modules
+        self._config_text = config_text
+        self._stack = contextlib.ExitStack()
+        self._run: RunDirectory | None = None
+
+    def __enter__(self) -> "Session":
+        # Only one process owns the directory; the others write their shares of checkpoints into it.
+        if not self.dry_run and jax.process_index() == 0:
+            self._run = self._stack.enter_context(open_run(self.model_dir, self.stage))
+        try:
+            self._data.load_modules(self._modules)
+            self.backbone = self._source.open()
+        except BaseException:
+            self._stack.close()
+            raise
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._stack.close()
+
+    @property
+    def directory(self) -> Path:
+        return Path(self.model_dir)
+
+    def only_checks(self, bank: Bank, members: Sequence[Member], training: Training) -> bool:
+        """Describes the run; True if that is all that was asked for (`--dry_run`)."""
+        if jax.process_index() == 0:
+            self._describe(bank, members, training)
+        config = self._config_text()
+        if self.dry_run:
+            print(f"\n{config}\ndry run: everything checked, nothing trained")
+            return True
+        if self._run is not None:
+            self._run.write_config(config)
+        return False
+
+    def not_made_yet(self, source: str | None) -> bool:
+        """Whether a dry run meets a source that an earlier stage is still to make; says so."""
+        if source is None or not self.dry_run or Path(source).exists():
+            return False
+        self.console.print(f"  {source} does not exist yet; it is checked when the stage starts")
+        return True
+
+    def finish(
+        self, trained: Trained, members: Sequence[Member], bank: Bank, abouts: Sequence[About],
+        training: Training, **more: Any,
+    ) -> None:  # fmt: skip
+        """Checks that the backbone is what it was, and records the members for later stages."""
+        self.backbone.check_unchanged()
+        if self._run is None:
+            return
+        records = [
+            {
+                "name": member.name,
+                "tasks": list(member.tasks),
+                **dataclasses.asdict(about),
+                "train_examples": sum(map(len, member.train)),
+                "steps": training.steps,
+                "best_step": int(trained.best_step[number]),
+                "parameters": bank.methods[member.method].count(),
+                "kind": bank.methods[member.method].kind,
+            }
+            for number, (member, about) in enumerate(zip(members, abouts, strict=True))
+        ]
+        self._run.finish(members=records, seconds=round(trained.seconds, 1), **more)
+        self.console.print(
+            f"[bold]{self.stage}[/] is done in {trained.seconds:.0f} s: {len(members)} prompts in "
+            f"{self._run.prompts}"
+        )
+
+    def _describe(self, bank: Bank, members: Sequence[Member], training: Training) -> None:
+        backbone = self.backbone
+        config = backbone.config
+        self.console.print(
+            f"[bold]{self.stage}[/]: backbone {backbone.name} ({backbone.num_parameters:,} parameters, "
+            f"D = {config.emb_dim}, fingerprint {backbone.fingerprint}) on "
+            f"{backbone.mesh.size} {jax.devices()[0].platform} device(s)"
+        )
+        for method in bank.methods:
+            share = method.count() / backbone.num_parameters
+            self.console.print(
+                f"  {method.name}: {method.members} member(s) of {method.tasks} task(s), P = "
+                f"{method.length}; {method.count():,} trainable parameters a member "
+                f"({method.count() / method.tasks:,.0f} a task, {share:.3%} of the backbone)"
+            )
+        table = Table("member", "tasks", "train", "validation", box=None, padding=(0, 2))
+        for member in members[:MEMBERS_SHOWN]:
+            table.add_row(
+                member.name,
+                member.tasks[0] if len(member.tasks) == 1 else f"{len(member.tasks)} tasks",
+                f"{sum(map(len, member.train)):,}",
+                f"{sum(map(len, member.validation)):,}",
+            )
+        self.console.print(table)
+        if len(members) > MEMBERS_SHOWN:
+            self.console.print(f"  ... and {len(members) - MEMBERS_SHOWN} more")
+        self.console.print(
+            f"  {training.steps} steps of {training.rows_per_member} rows a member, validation every "
+            f"{training.eval_period or training.steps} steps"
+        )
+
+
+def members_of(source: str | Path, stages: tuple[str, ...]) -> list[dict[str, Any]]:
+    """The members that a finished run recorded.
+
+    Raises:
+        UserError: no such run, another stage's, or one that did not finish.
+    """
+    return read_run(source, stages).record()["members"]

@@ -1,0 +1,80 @@
+"""Stage 1a: one teacher prompt for each source task, all trained in one program.
+
+    mpt teach --model_dir=runs/teach --gin_file=runs/teach.gin
+
+A teacher is plain prompt tuning on one task (Wang et al. 2023, section 3.2).
+"""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+
+from mpt_jax.methods.bank import Bank
+from mpt_jax.methods.initialisers import sampled_vocabulary
+from mpt_jax.methods.method import Initialiser
+from mpt_jax.methods.prompt_tuning import PromptTuning
+from mpt_jax.stages import prompts
+from mpt_jax.stages.backbone import BackboneSource
+from mpt_jax.stages.data import Data
+from mpt_jax.stages.fleet import Member, Training, train_fleet
+from mpt_jax.stages.session import About, Session
+from mpt_jax.training.objectives import TaskObjective, TokenLoss
+
+
+def run(
+    model_dir: str,
+    mixture_or_task_name: str,
+    data: Data,
+    training: Training,
+    prompt_length: int,
+    learning_rate: float,
+    backbone: BackboneSource = BackboneSource(),
+    initialiser: Initialiser = sampled_vocabulary,
+    token_loss: TokenLoss = TokenLoss(),
+    task_modules: tuple[str, ...] = (),
+    dry_run: bool = False,
+    config_text: Callable[[], str] = str,
+) -> None:
+    """Trains the teachers.
+
+    Args:
+        model_dir: the run directory; gets `prompts/<task>.safetensors`.
+        mixture_or_task_name: the source tasks.
+        data: lengths, token stores, split rules.
+        training: steps, batch rows and so on.
+        prompt_length: P.
+        learning_rate: of the prompts.
+        backbone: the frozen model.
+        initialiser: where prompts start from.
+        token_loss: label smoothing and the like.
+        task_modules: Python files or modules that register tasks.
+        dry_run: check and describe, train nothing.
+        config_text: gives the operative configuration.
+    """
+    with Session("teach", model_dir, backbone, data, task_modules, dry_run, config_text) as session:
+        frozen = session.backbone
+        tasks = data.tasks_of(mixture_or_task_name, frozen.vocabulary)
+        method = PromptTuning(
+            members=len(tasks), tasks=1, length=prompt_length, width=frozen.config.emb_dim
+        )
+        bank = Bank((method,), frozen.config.vocab_size)
+        members = [
+            Member(task, 0, m, (task,), (data.open(task, "train"),),
+                   (data.open(task, "validation"),))
+            for m, task in enumerate(tasks)
+        ]  # fmt: skip
+        if session.only_checks(bank, members, training):
+            return
+        params = {
+            method.name: method.init(
+                jax.random.key(training.seed), initialiser, jnp.asarray(frozen.embeddings, jnp.float32)
+            )
+        }
+        trained = train_fleet(
+            "teach", session.directory, frozen, bank, members, params,
+            TaskObjective(frozen.network, bank, token_loss),
+            [(".*", training.group(learning_rate))], training, data.feature_lengths,
+        )  # fmt: skip
+        prompts.save_fleet(session.directory, frozen, bank, members, trained)
+        session.finish(trained, members, bank, [About("teacher")] * len(members), training)
