@@ -23,6 +23,8 @@ def relative_position_buckets(
         distance = jnp.maximum(-distance, 0)
     exact = num_buckets // 2
     log_ratio = jnp.log(jnp.maximum(distance, 1).astype(jnp.float32) / exact)
+    # T5X's guard: a device's log may fall just short of the whole number that starts a bucket.
+    log_ratio = log_ratio + np.finfo(np.float32).eps
     log_ratio = log_ratio / np.float32(np.log(max_distance / exact))
     far = exact + (log_ratio * (num_buckets - exact)).astype(distance.dtype)
     far = jnp.minimum(far, num_buckets - 1)

@@ -460,6 +460,21 @@ class Transformer(nn.Module):
         """Keys and values of the encoder's output for every decoder layer: computed once."""
         return tuple(layer.cross_keys_values(encoded) for layer in self.decoder.layers)
 
+    def decode(
+        self,
+        encoded: Float[Array, "B T D"],
+        encoder_mask: Bool[Array, "B T"],
+        decoder_input_tokens: Int[Array, "B L"],
+    ) -> Float[Array, "B L V"]:
+        """Teacher-forced logits on the encoder's output: several targets share one encoding."""
+        return self.decoder.teacher_forced(
+            self.token_embedder(decoder_input_tokens),
+            encoded,
+            jnp.ones_like(decoder_input_tokens),
+            encoder_mask.astype(jnp.int32),
+            self.token_embedder,
+        )[0]
+
     def decode_step(
         self,
         ids: Int[Array, "B"],

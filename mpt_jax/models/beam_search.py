@@ -1,0 +1,155 @@
+"""Beam search with a key/value cache.
+
+Candidates are handled as in transformers with `early_stopping="never"` (the exact form): of the
+2 * beams best continuations, those that end and stand among the first `beams` are finished; at
+`max_length` the open ones compete too, cut off as they are. A row stops once no open beam can
+still overtake the worst finished one.
+"""
+
+from functools import partial
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int
+
+from mpt_jax.models.decoding import Cache, Ids, start_decoding, virtual_embeddings
+from mpt_jax.models.t5 import EOS_ID, PAD_ID, ReadVirtual, T5Config, Transformer
+
+# What the sum of log-probabilities of a finished beam is divided by; `length` counts EOS.
+LENGTH_PENALTIES = {
+    "t5x": lambda length, alpha: ((5.0 + length) / 6.0) ** alpha,  # Wu et al. 2016, equation 14
+    "hf": lambda length, alpha: length**alpha,
+}
+HOPELESS = -1e9
+
+
+def beam_decode(
+    network: Transformer,
+    params: dict,
+    encoder_input_tokens: Int[Ids, "B T"],
+    max_length: int,
+    read_virtual: ReadVirtual | None = None,
+    *,
+    beams: int = 4,
+    alpha: float = 0.6,
+    length_penalty: str = "t5x",
+) -> Int[Array, "B L"]:
+    """The best of the finished beams: L = `max_length` ids, EOS kept, 0 behind it.
+
+    Args:
+        network: the T5.
+        params: the backbone.
+        encoder_input_tokens: ids; those >= V are virtual.
+        max_length: L.
+        read_virtual: the bank's reader.
+        beams: hypotheses kept for each row.
+        alpha: strength of the length penalty, >= 0; 0 compares plain sums of log-probabilities.
+        length_penalty: "t5x" divides by ((5 + length) / 6)^alpha, "hf" by length^alpha.
+    """
+    if length_penalty not in LENGTH_PENALTIES:
+        raise ValueError(
+            f"length_penalty: got {length_penalty!r}, expected one of {list(LENGTH_PENALTIES)}."
+        )
+    if alpha < 0:
+        raise ValueError(f"alpha: got {alpha}, expected >= 0.")
+    if not 1 <= beams <= network.config.vocab_size // 2:
+        raise ValueError(
+            f"beams: got {beams}, expected 1 to half of the {network.config.vocab_size} tokens."
+        )
+    prompts = virtual_embeddings(network.config, encoder_input_tokens, read_virtual)
+    return _search(
+        network.config,
+        params,
+        encoder_input_tokens,
+        prompts,
+        max_length,
+        beams,
+        alpha,
+        length_penalty,
+    )
+
+
+class _Beams(NamedTuple):
+    """Hypotheses of each row, best first; `N` of them."""
+
+    tokens: Int[Array, "B N L"]
+    scores: Float[Array, "B N"]
+
+    def best(self, count: int) -> tuple["_Beams", Int[Array, "B count"]]:
+        scores, chosen = jax.lax.top_k(self.scores, count)
+        return _Beams(_pick(self.tokens, chosen), scores), chosen
+
+
+class _State(NamedTuple):
+    position: Int[Array, ""]
+    open: _Beams
+    finished: _Beams
+    cache: Cache
+
+
+def _pick(x: Array, chosen: Int[Array, "B N"]) -> Array:
+    """x [B, M, ...] at `chosen` [B, N] of the M: [B, N, ...]."""
+    return jax.vmap(lambda row, indices: row[indices])(x, chosen)
+
+
+@partial(jax.jit, static_argnames=("config", "max_length", "beams", "alpha", "length_penalty"))
+def _search(
+    config: T5Config,
+    params: dict,
+    encoder_tokens: Int[Ids, "B T"],
+    prompts: Float[Array, "B T D"] | None,
+    max_length: int,
+    beams: int,
+    alpha: float,
+    length_penalty: str,
+) -> Int[Array, "B L"]:
+    step, cache = start_decoding(config, params, encoder_tokens, prompts, max_length, beams)
+    batch = encoder_tokens.shape[0]
+
+    def penalty(length: Int[Array, ""]) -> Float[Array, ""]:
+        return LENGTH_PENALTIES[length_penalty](length.astype(jnp.float32), alpha)
+
+    longest = penalty(jnp.asarray(max_length, jnp.int32))
+
+    def unfinished(state: _State) -> Bool[Array, ""]:
+        hoped = state.open.scores[:, 0] / longest
+        return (state.position < max_length) & jnp.any(hoped > state.finished.scores[:, -1])
+
+    def advance(state: _State) -> _State:
+        position = state.position
+        last = jax.lax.dynamic_index_in_dim(
+            state.open.tokens, jnp.maximum(position - 1, 0), axis=2, keepdims=False
+        )
+        last = jnp.where(position == 0, PAD_ID, last)
+        logits, cache = step(last.reshape(-1), position, state.cache)
+        log_probs = jax.nn.log_softmax(logits, axis=-1).reshape(batch, beams, -1)
+        sums = (state.open.scores[:, :, None] + log_probs).reshape(batch, -1)
+        scores, flat = jax.lax.top_k(sums, 2 * beams)
+        parents, chosen = jnp.divmod(flat, config.vocab_size)
+        tokens = jax.lax.dynamic_update_slice_in_dim(
+            _pick(state.open.tokens, parents), chosen[:, :, None], position, axis=2
+        )
+
+        ended = (chosen == EOS_ID) | (position + 1 == max_length)
+        still_open, kept = _Beams(tokens, jnp.where(ended, HOPELESS, scores)).best(beams)
+        in_front = (jnp.arange(2 * beams, dtype=jnp.int32) < beams)[None, :]
+        final = jnp.where(ended & in_front, scores / penalty(position + 1), HOPELESS)
+        finished, _ = _Beams(
+            jnp.concatenate([state.finished.tokens, tokens], axis=1),
+            jnp.concatenate([state.finished.scores, final], axis=1),
+        ).best(beams)
+
+        origin = _pick(parents, kept) + beams * jnp.arange(batch, dtype=jnp.int32)[:, None]
+        cache = jax.tree.map(lambda x: x[origin.reshape(-1)], cache)
+        return _State(position + 1, still_open, finished, cache)
+
+    empty = jnp.full((batch, beams, max_length), PAD_ID, jnp.int32)
+    none = jnp.full((batch, beams), HOPELESS, jnp.float32)
+    start = _State(
+        position=jnp.zeros((), jnp.int32),
+        open=_Beams(empty, none.at[:, 0].set(0.0)),  # All beams are equal at first: keep one.
+        finished=_Beams(empty, none),
+        cache=cache,
+    )
+    return jax.lax.while_loop(unfinished, advance, start).finished.tokens[:, 0]
