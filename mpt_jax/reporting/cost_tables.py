@@ -3,7 +3,7 @@
 import statistics
 from collections.abc import Iterable
 
-from mpt_jax.reporting.layout import NOTHING, Table, span
+from mpt_jax.reporting.layout import COST, NOTHING, Table, span
 from mpt_jax.reporting.results import Results, Score
 from mpt_jax.reporting.styles import label, methods_of
 from mpt_jax.reporting.summaries import ks_of, shown_scores
@@ -21,6 +21,7 @@ def parameters_table(results: Results) -> Table | None:
         ["stage", "method", "parameters", "bytes (fp32)", "share of the backbone"],
         f"The frozen backbone has {backbone:,} parameters." if backbone else "",
         text_columns=2,
+        section=COST,
     )
     for stage in STAGES:
         for method in methods_of(results):
@@ -52,6 +53,7 @@ def budget_table(results: Results) -> Table | None:
             "scored examples",
         ],
         text_columns=2,
+        section=COST,
     )
     for stage in STAGES:
         for k in ks_of(s for s in scores if s.stage == stage):

@@ -45,7 +45,7 @@ def mean_curves(results: Results, path: Path) -> Path | None:
             of = {m: found for m, found in of.items() if found}
             tasks = shared_tasks(of.values())
             counts.append(len(tasks))
-            for m, found in of.items():
+            for m, found in reversed(of.items()):  # the first method on top
                 steps, by_seed = mean_curve(found, tasks)
                 highest += [v for values in by_seed.values() for v in values]
                 _line_with_band(axes, steps, list(by_seed.values()), look[m])
@@ -72,31 +72,55 @@ def task_curves(
     curves = [c for c in shown_curves(results, *stages) if c.k == k and len(c.steps) > 1]
     if not curves:
         return None
-    look = styles(methods_of(results))
+    series = _series(curves, results)
     tasks = distinct(c.task for c in curves)
+    columns = 3 if len(tasks) in (3, 5, 6, 9) else 4
+    rows = -(-len(tasks) // columns)
     majority = {s.task: s.majority for s in results.scores if s.majority is not None}
 
     def paint(figure) -> None:
-        for task, axes in zip(tasks, panels(figure, len(tasks), 4), strict=True):
-            for m in look:
-                steps, by_seed = mean_curve([c for c in curves if c.method == m], [task])
-                _line_with_band(axes, steps, list(by_seed.values()), look[m])
+        grid = panels(figure, len(tasks), columns)
+        for i, (task, axes) in enumerate(zip(tasks, grid, strict=True)):
+            for style, of in reversed(series):
+                steps, by_seed = mean_curve(of, [task])
+                _line_with_band(axes, steps, list(by_seed.values()), style, thin=True)
+            if i + columns >= len(tasks):
+                axes.set_xlabel("training steps")
+            if i % columns == 0:
+                axes.set_ylabel("score")
             if task in majority:
                 axes.axhline(majority[task], **MAJORITY_LINE)
             axes.set_title(short(task, 24), fontsize=9.5)
             axes.set_xlim(left=0)
         figure.axes[0].set_ylim(0, score_limit([v for c in curves for v in c.scores]))
-        figure.supxlabel("training steps", fontsize=10)
-        figure.supylabel("score", fontsize=10)
         heading(figure, title, f"{curves[0].split} split; {_band_note(curves)}")
         extra = [majority_handle()] if any(task in majority for task in tasks) else []
-        legend(figure, [look[m] for m in look if any(c.method == m for c in curves)], extra)
+        legend(figure, [style for style, _ in series], extra)
 
-    return draw(path, 1.6 + 1.75 * -(-len(tasks) // 4), paint)
+    return draw(path, 1.7 + 1.85 * rows, paint)
+
+
+def _series(curves: Sequence[Curve], results: Results) -> list[tuple[Style, list[Curve]]]:
+    """The curves by stage and method, each with its look; what `teach` trained is called teacher."""
+    look = styles(methods_of(results))
+    teachers = {c.method for c in curves if c.stage == "teach"}
+    series = []
+    for stage in distinct(c.stage for c in curves):
+        for m, style in look.items():
+            of = [c for c in curves if c.stage == stage and c.method == m]
+            if stage == "teach" and len(teachers) == 1:
+                style = style._replace(label="teacher")
+            if of:
+                series.append((style, of))
+    return series
 
 
 def _line_with_band(
-    axes: Axes, steps: Sequence[int], seeds: Sequence[Sequence[float]], style: Style
+    axes: Axes,
+    steps: Sequence[int],
+    seeds: Sequence[Sequence[float]],
+    style: Style,
+    thin: bool = False,
 ) -> None:
     if not steps or not seeds:
         return
@@ -106,7 +130,8 @@ def _line_with_band(
     every = max(1, len(steps) // 8)
     axes.plot(
         steps, mean, color=style.colour, linestyle=style.line, marker=style.marker,
-        markersize=4.5, markevery=every, markeredgecolor="white", markeredgewidth=0.5,
+        markersize=3.5 if thin else 5, markevery=every, markeredgecolor="white",
+        markeredgewidth=0.4, linewidth=1.5 if thin else 2.0,
     )  # fmt: skip
     if len(seeds) > 1:
         axes.fill_between(

@@ -14,7 +14,7 @@ from mpt_jax.reporting.styles import Style
 WIDTH = 9.0  # inches
 DPI = 150  # 1350 pixels: shown at 900, the text is 13 to 15 pixels high
 INK, QUIET, FAINT = "#222222", "#666666", "#DDDDDD"
-MAJORITY_LINE = {"color": QUIET, "linestyle": (0, (2, 2)), "linewidth": 1.4}
+MAJORITY_LINE: dict[str, Any] = {"color": QUIET, "linestyle": (0, (2, 2)), "linewidth": 1.4}
 CEILING_COLOUR = "#000000"
 
 _LOOK: dict[str, Any] = {
@@ -49,11 +49,14 @@ _LOOK: dict[str, Any] = {
 def draw(path: Path, height: float, paint: Callable[[Figure], None]) -> Path:
     """Paints a figure of the common width and `height` inches, and writes it to `path`.
 
-    No pyplot and no global figure: reports may be written from threads and notebooks alike.
+    Neither a display nor pyplot is needed, and the user's own matplotlib settings neither change the
+    plots nor are changed (leaving an rc_context does not restore the backend, so it is not touched).
     """
-    with matplotlib.rc_context({**matplotlib.rcParamsDefault, "backend": "agg", **_LOOK}):
-        figure = Figure(figsize=(WIDTH, height), dpi=DPI, layout="constrained")
-        figure.get_layout_engine().set(w_pad=0.08, h_pad=0.08)
+    default = {name: v for name, v in matplotlib.rcParamsDefault.items() if name != "backend"}
+    look: Any = {**default, **_LOOK}
+    with matplotlib.rc_context(look):
+        figure = Figure(figsize=(WIDTH, height), dpi=DPI)
+        figure.set_layout_engine("constrained", w_pad=0.08, h_pad=0.08)
         paint(figure)
         path.parent.mkdir(parents=True, exist_ok=True)
         figure.savefig(path, metadata={"Software": None})
@@ -80,25 +83,26 @@ def heading(figure: Figure, title: str, detail: str = "") -> None:
     figure.suptitle(text, x=0.01, ha="left", fontsize=12.5, fontweight="bold", color=INK)
     if detail:
         height = figure.get_size_inches()[1]
-        figure.text(
-            0.01, 1 - 0.33 / height, detail, ha="left", va="top", fontsize=9.5, color=QUIET
-        )
+        figure.text(0.01, 1 - 0.33 / height, detail, ha="left", va="top", fontsize=9.5, color=QUIET)
 
 
 def legend(figure: Figure, styles: Sequence[Style], extra: Sequence[Line2D] = ()) -> None:
     """One legend below the whole figure, in rows that its width can hold."""
-    handles = [
-        Line2D(
-            [], [], color=s.colour, marker=s.marker, linestyle=s.line, label=s.label, markersize=6
+    handles = []
+    for s in styles:
+        line: Any = s.line  # a name that matplotlib knows
+        handles.append(
+            Line2D(
+                [], [], color=s.colour, marker=s.marker, linestyle=line, label=s.label, markersize=6
+            )
         )
-        for s in styles
-    ]
     handles += extra
     widest = max(len(str(h.get_label())) for h in handles)
+    rows = -(-len(handles) * (widest + 7) // 105)
     figure.legend(
         handles=handles,
         loc="outside lower center",
-        ncols=max(1, min(len(handles), 96 // (widest + 7))),
+        ncols=-(-len(handles) // rows),  # rows of even length
         columnspacing=1.6,
         handlelength=2.6,
     )

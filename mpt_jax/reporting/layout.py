@@ -11,6 +11,12 @@ from rich.text import Text
 from mpt_jax.reporting.summaries import Spread, distinct
 
 NOTHING = "–"
+SOURCES, TARGETS, PROMPTS, COST = SECTIONS = (
+    "Source tasks",
+    "Target tasks",
+    "Task prompts",
+    "Cost",
+)
 
 
 @dataclass(frozen=True)
@@ -29,12 +35,16 @@ class Row:
 
 @dataclass
 class Table:
-    """Title, column heads and rows; the first `text_columns` are text, the others numbers."""
+    """Title, column heads and rows; the first `text_columns` are text, the others numbers.
+
+    `section` says under which of SECTIONS the report has it.
+    """
 
     title: str
     columns: list[str]
     caption: str = ""
     text_columns: int = 1
+    section: str = ""
     rows: list[Row] = field(default_factory=list)
 
     def add(self, *cells: Cell | str, summary: bool = False) -> None:

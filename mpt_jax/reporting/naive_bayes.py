@@ -62,9 +62,7 @@ class CharacterNaiveBayes:
 
     def _grams(self, text: str) -> Counter[str]:
         marked = START + text + END
-        return Counter(
-            marked[i : i + n] for n in self.orders for i in range(len(marked) - n + 1)
-        )
+        return Counter(marked[i : i + n] for n in self.orders for i in range(len(marked) - n + 1))
 
 
 def naive_bayes_ceiling(

@@ -195,8 +195,10 @@ class Results:
             content = json.loads(Path(path).read_text(encoding="utf-8"))
             version = content.pop("schema_version")
         except FileNotFoundError as error:
-            raise ResultsError(f"{path} does not exist; no stage has written results yet.") from error
-        except (ValueError, KeyError, AttributeError) as error:
+            raise ResultsError(
+                f"{path} does not exist; no stage has written results yet."
+            ) from error
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise ResultsError(
                 f"{path} is no results file of mpt_jax ({error!r}); remove it, or name another."
             ) from error

@@ -36,7 +36,7 @@ from mpt_jax.reporting.tables import by_method, source_columns
 
 
 def source_bars(results: Results, path: Path) -> Path | None:
-    """For each source task a bar for the teacher and each distilled method, marks for majority and ceiling."""
+    """A group of bars for each source task: teacher and distilled methods; marks for majority, ceiling."""
     columns = source_columns(results)
     scores = [s for of in columns.values() for s in of]
     if not scores:
@@ -98,7 +98,7 @@ def few_shot_bars(results: Results, path: Path) -> Path | None:
         axes = figure.subplots()
         shown: list[float] = []
         counts = []
-        widest = max(len(by_method(results, scores, k)) for k in ks)
+        widest = max(4, *(len(by_method(results, scores, k)) for k in ks))
         for group, k in enumerate(ks):
             columns = by_method(results, scores, k)
             tasks = shared_tasks(columns.values())
@@ -129,7 +129,8 @@ def few_shot_bars(results: Results, path: Path) -> Path | None:
         heading(
             figure,
             "Target tasks: mean score by method",
-            f"mean over {tasks_text} tasks, {scores[0].split} split; a dot is one seed",
+            f"mean over {tasks_text} tasks, {scores[0].split} split; "
+            + ("a dot is one seed" if len({s.seed for s in scores}) > 1 else "one seed"),
         )
         bars = [
             look[label(m)]._replace(marker="s", line="none")

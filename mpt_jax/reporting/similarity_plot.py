@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 
 from mpt_jax.reporting.figures import FAINT, draw, heading, short
+from mpt_jax.reporting.layout import number
 from mpt_jax.reporting.results import Similarity
 
 
@@ -43,7 +44,7 @@ def similarity_map(similarity: Similarity, path: Path) -> Path | None:
             for i, j in zip(*np.nonzero(apart), strict=True):
                 rgb = image.cmap(image.norm(cosine[i, j]))[:3]
                 dark = float(np.dot(rgb, (0.299, 0.587, 0.114))) < 0.55
-                text = f"{cosine[i, j]:.2f}".replace("0.", ".").replace("-", "−")
+                text = number(cosine[i, j], 2 if high - low > 0.05 else 3)
                 axes.text(
                     j, i, text, ha="center", va="center", fontsize=9 if n <= 12 else 7.5,
                     color="white" if dark else "#222222",

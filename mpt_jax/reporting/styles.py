@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from mpt_jax.reporting.results import Results
+from mpt_jax.reporting.results import Curve, Results, Score
 
 
 class Style(NamedTuple):
@@ -21,6 +21,13 @@ STYLES = {
     "prompt_tuning": Style("prompt tuning", "#E69F00", "s", "-"),
     "shared_prompt": Style("PT from shared", "#CC79A7", "^", "-."),
     "spot": Style("SPoT", "#009E73", "v", "--"),
+}
+MEANINGS = {
+    "mpt": "starts at the shared prompt and the mean factors that distillation learned",
+    "mpt_no_distillation": "the same, from a shared prompt that was learned without teachers",
+    "prompt_tuning": "starts from scratch, knowing nothing of the source tasks",
+    "shared_prompt": "plain prompt tuning that starts at the shared prompt: it tells what the factors add",
+    "spot": "plain prompt tuning that starts at the best source task's prompt",
 }
 SPARE = (
     ("#D55E00", "P", "-"),
@@ -52,5 +59,6 @@ def styles(methods: Iterable[str]) -> dict[str, Style]:
 
 def methods_of(results: Results) -> list[str]:
     """All methods: those with a style of their own in that order, then the others as they appear."""
-    found = list(dict.fromkeys(record.method for record in [*results.scores, *results.curves]))
+    records: list[Score | Curve] = [*results.scores, *results.curves]
+    found = list(dict.fromkeys(record.method for record in records))
     return [m for m in STYLES if m in found] + [m for m in found if m not in STYLES]

@@ -96,11 +96,13 @@ def paired_difference(scores: Sequence[Score], method: str, control: str) -> Dif
     for s in scores:
         if s.method in of:
             of[s.method][(s.task, s.seed, s.k, s.split)] = s.score
-    pairs = {key: value - of[control][key] for key, value in of[method].items() if key in of[control]}
+    pairs = {
+        key: value - of[control][key] for key, value in of[method].items() if key in of[control]
+    }
     if not pairs:
         return None
     tasks = distinct(key[0] for key in pairs)
-    per_task = [np.mean([d for key, d in pairs.items() if key[0] == task]) for task in tasks]
+    per_task = [spread(d for key, d in pairs.items() if key[0] == task).mean for task in tasks]
     values = np.asarray(list(pairs.values()))
     return Difference(
         mean=float(values.mean()),

@@ -8,6 +8,8 @@ from rich.console import Console
 from mpt_jax.reporting.cost_tables import budget_table, parameters_table, seed_count
 from mpt_jax.reporting.layout import (
     NOTHING,
+    SOURCES,
+    TARGETS,
     Cell,
     Table,
     decimals_for,
@@ -80,7 +82,7 @@ def source_table(results: Results) -> Table | None:
     if not scores:
         return None
     columns = source_columns(results)
-    return _comparison("Source tasks", columns, results)
+    return _comparison("Scores on the source tasks", SOURCES, columns, results)
 
 
 def source_columns(results: Results) -> Columns:
@@ -102,7 +104,11 @@ def few_shot_tables(results: Results, *, subsets: Subsets | None = None) -> list
     scores = shown_scores(results, "adapt")
     return [
         _comparison(
-            f"Target tasks, {k_label(k)}", by_method(results, scores, k), results, subsets or {}
+            f"Scores on the target tasks, {k_label(k)}",
+            TARGETS,
+            by_method(results, scores, k),
+            results,
+            subsets or {},
         )
         for k in ks_of(scores)
     ]
@@ -128,6 +134,7 @@ def paired_table(
         "need a difference of more than two of the larger standard error; with few tasks even that is "
         "weak evidence.",
         text_columns=3,
+        section=TARGETS,
     )
     tasks = distinct(s.task for s in scores)
     for over, members in {f"all {len(tasks)} tasks": tasks, **(subsets or {})}.items():
@@ -158,11 +165,12 @@ def steps_table(results: Results) -> Table | None:
     if not curves:
         return None
     table = Table(
-        "Target tasks, mean score by training steps",
+        "Mean score on the target tasks by training steps",
         ["k", "tasks", "steps", *map(label, methods)],
         f"Split: {curves[0].split}. Mean over the tasks that all methods have, ± standard deviation over "
         "seeds.",
         text_columns=0,
+        section=TARGETS,
     )
     for k in ks_of(curves):
         of = {m: [c for c in curves if c.method == m and c.k == k] for m in methods}
@@ -178,7 +186,7 @@ def steps_table(results: Results) -> Table | None:
 
 
 def _comparison(
-    title: str, columns: Columns, results: Results, subsets: Subsets | None = None
+    title: str, section: str, columns: Columns, results: Results, subsets: Subsets | None = None
 ) -> Table:
     """Tasks down, majority, methods and ceilings across; below them the means over tasks."""
     scores = [s for of in columns.values() for s in of]
@@ -186,10 +194,14 @@ def _comparison(
     ceilings = {(c.name, c.task): c for c in results.ceilings if c.task in tasks}
     names = distinct(name for name, _ in ceilings)
     # Counts that are the same everywhere stand once, below the table.
-    counts = [(span(s.num_examples for s in of), seed_count(of)) for of in _by_task(scores).values()]
+    counts = [
+        (span(s.num_examples for s in of), seed_count(of)) for of in _by_task(scores).values()
+    ]
     uneven = len(set(counts)) > 1
     table = Table(
-        title, ["task", "majority", *columns, *names, *(("examples", "seeds") if uneven else ())]
+        title,
+        ["task", "majority", *columns, *names, *(("examples", "seeds") if uneven else ())],
+        section=section,
     )
     for task in tasks:
         here = {head: [s for s in of if s.task == task] for head, of in columns.items()}
@@ -227,7 +239,9 @@ def _comparison(
 
 
 def _by_task(scores: Sequence[Score]) -> dict[str, list[Score]]:
-    return {task: [s for s in scores if s.task == task] for task in distinct(s.task for s in scores)}
+    return {
+        task: [s for s in scores if s.task == task] for task in distinct(s.task for s in scores)
+    }
 
 
 def _cells(values: Mapping[str, Sequence[float]], places: int) -> list[Cell]:
