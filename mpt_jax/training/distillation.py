@@ -109,7 +109,7 @@ class DistillationObjective:
         if not (self._compares_logits or self._compares_hidden):
             task = TaskObjective(self.network, self.bank, self.token_loss)
             return task(trainable, frozen.backbone, batch, totals, rng)
-        outputs = forward(
+        logits, hidden = forward(
             self.network,
             frozen.backbone,
             batch,
@@ -117,7 +117,6 @@ class DistillationObjective:
             return_hidden=self._compares_hidden,
             rng=rng,
         )
-        logits, hidden = outputs if self._compares_hidden else (outputs, None)
         teacher = self._recorded(batch) or self.teacher_outputs(frozen, batch)
         task_loss, metrics = self.token_loss(logits, batch, totals)
         metrics["task_loss"] = task_loss
@@ -139,7 +138,7 @@ class DistillationObjective:
             `teacher_logits` [B, L, V], and, N layers on axis 1, `teacher_hidden_encoder`
             [B, N, T, D] and `teacher_hidden_decoder` [B, N, L, D]; only what is compared.
         """
-        outputs = forward(
+        logits, hidden = forward(
             self.network.clone(deterministic=True),
             frozen.backbone,
             batch,
@@ -147,7 +146,6 @@ class DistillationObjective:
             encoder_key=TEACHER_TOKENS,
             return_hidden=self._compares_hidden,
         )
-        logits, hidden = outputs if self._compares_hidden else (outputs, None)
         recorded = {TEACHER_LOGITS: logits} if self._compares_logits else {}
         if hidden is not None:
             recorded[TEACHER_ENCODER] = jnp.stack(self._compared(hidden.encoder), axis=1)

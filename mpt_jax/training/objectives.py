@@ -68,8 +68,9 @@ class TokenLoss:
         weights = batch["decoder_loss_weights"]
         totals = {"tokens": losses.sum_by_id(None, weights, _member_ids(batch), members)}
         if self.tasks is not None:
-            by_task = losses.sum_by_id(None, weights, self._task_ids(batch), members * self.tasks)
-            totals["tokens_by_task"] = by_task.reshape(members, self.tasks)
+            by_task, count = _task_ids(batch, self.tasks), members * self.tasks
+            tokens = losses.sum_by_id(None, weights, by_task, count)
+            totals["tokens_by_task"] = tokens.reshape(members, self.tasks)
         return totals
 
     def __call__(
@@ -87,7 +88,7 @@ class TokenLoss:
             "tokens": losses.sum_by_id(None, weights, ids, members),
         }
         if self.tasks is not None:
-            by_task, count = self._task_ids(batch), members * self.tasks
+            by_task, count = _task_ids(batch, self.tasks), members * self.tasks
             sums = losses.sum_by_id(token_losses, weights, by_task, count)
             tokens = losses.sum_by_id(None, weights, by_task, count)
             shape = (members, self.tasks)
@@ -95,9 +96,6 @@ class TokenLoss:
             metrics["tokens_by_task"] = tokens.reshape(shape)
         loss = losses.per_member_mean(token_losses, weights, ids, members, totals["tokens"])
         return loss, metrics
-
-    def _task_ids(self, batch: Batch) -> Array:
-        return _member_ids(batch) * self.tasks + batch["task_ids"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -126,7 +124,7 @@ class TaskObjective:
 
     def __call__(self, trainable, frozen, batch, totals=None, rng=None):
         totals = self.totals(batch) if totals is None else totals
-        logits = forward(self.network, frozen, batch, self.bank.reader(trainable), rng=rng)
+        logits, _ = forward(self.network, frozen, batch, self.bank.reader(trainable), rng=rng)
         return self.token_loss(logits, batch, totals)
 
 
@@ -146,7 +144,8 @@ class PretrainObjective:
 
     def __call__(self, trainable, frozen, batch, totals=None, rng=None):
         totals = self.totals(batch) if totals is None else totals
-        return self.token_loss(forward(self.network, trainable, batch, rng=rng), batch, totals)
+        logits, _ = forward(self.network, trainable, batch, rng=rng)
+        return self.token_loss(logits, batch, totals)
 
 
 def forward(
@@ -158,9 +157,9 @@ def forward(
     encoder_key: str = "encoder_input_tokens",
     return_hidden: bool = False,
     rng: PRNGKeyArray | None = None,
-) -> Float[Array, "B L V"] | tuple[Float[Array, "B L V"], Hidden]:
-    """The network on a batch's tokens, packed or not."""
-    return network.apply(
+) -> tuple[Float[Array, "B L V"], Hidden | None]:
+    """Logits of a batch, packed or not, and the hidden states where they are asked for."""
+    outputs: Any = network.apply(
         {"params": backbone},
         batch[encoder_key],
         batch["decoder_input_tokens"],
@@ -170,9 +169,15 @@ def forward(
         return_hidden=return_hidden,
         rngs=None if rng is None else {"dropout": rng},
     )
+    return outputs if return_hidden else (outputs, None)
 
 
 def _member_ids(batch: Batch) -> Array:
     """Owners of target positions; a batch without them has one owner."""
     ids = batch.get("member_ids")
     return jnp.zeros_like(batch["decoder_target_tokens"]) if ids is None else ids
+
+
+def _task_ids(batch: Batch, tasks: int) -> Array:
+    """Each target position's task, counted through all members."""
+    return _member_ids(batch) * tasks + batch["task_ids"]

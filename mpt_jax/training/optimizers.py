@@ -209,9 +209,8 @@ class Optimizer:
 
     def _rate(self, leaf: _Leaf, step: Int[Array, ""]) -> Float[Array, "..."]:
         limits = self._member_steps[leaf.method]
-        total = self._steps if limits is None else limits
-        if total is not None:
-            total = jnp.asarray(total, jnp.float32)
+        length = self._steps if limits is None else limits
+        total = None if length is None else jnp.asarray(length, jnp.float32)
         factor = leaf.group.schedule(step, total)
         shape = np.broadcast_shapes(leaf.rate.shape, factor.shape)
         return jnp.broadcast_to(leaf.rate, shape) * jnp.broadcast_to(factor, shape)

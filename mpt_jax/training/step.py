@@ -36,7 +36,7 @@ def init_state(params: Any, optimizer: Optimizer) -> TrainState:
     return TrainState(jnp.zeros((), jnp.int32), params, optimizer.init(params))
 
 
-def state_shardings(state: TrainState, mesh: Mesh, param_shardings: Any) -> TrainState:
+def state_shardings(state: TrainState, mesh: Mesh, param_shardings: Any) -> Any:
     """Where a whole model's state lies: each of the optimizer's arrays beside its parameter.
 
     Args:
@@ -57,7 +57,8 @@ def state_shardings(state: TrainState, mesh: Mesh, param_shardings: Any) -> Trai
                 ),
                 state.opt_state[path],
             )
-    return TrainState(everywhere, param_shardings, opt_shardings)
+    layout: Any = everywhere, param_shardings, opt_shardings
+    return TrainState(*layout)
 
 
 def make_train_step(
