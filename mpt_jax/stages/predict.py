@@ -235,7 +235,7 @@ def _labels(job: Job) -> list[str]:
 
 
 def _row_losses(network, bank, params, backbone, batch):
-    logits = forward(network, backbone, batch, bank.reader(params))
+    logits, _ = forward(network, backbone, batch, bank.reader(params))
     values = token_cross_entropy(logits, batch["decoder_target_tokens"])
     rows = jnp.arange(values.shape[0], dtype=jnp.int32)
     ids = jnp.broadcast_to(rows[:, None], values.shape)
