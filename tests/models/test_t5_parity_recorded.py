@@ -33,7 +33,7 @@ def summed_cross_entropy(logits, targets):
 
 
 def test_logits_and_loss(config, params, batch, reference):
-    logits = Transformer(config).apply(
+    logits = jax.jit(Transformer(config).apply)(
         {"params": params}, jnp.asarray(batch["inputs"]), jnp.asarray(batch["decoder_inputs"])
     )
     assert_close(logits, reference["logits"])
