@@ -60,7 +60,9 @@ class Variant:
 
     def __post_init__(self):
         if self.method not in ("prompt_tuning", "mpt"):
-            raise unknown_name(f"method of variant {self.name}", self.method, ("prompt_tuning", "mpt"))
+            raise unknown_name(
+                f"method of variant {self.name}", self.method, ("prompt_tuning", "mpt")
+            )
         if self.start not in STARTS:
             raise unknown_name(f"start of variant {self.name}", self.start, STARTS)
         if self.method == "prompt_tuning" and self.start == "distilled":
@@ -68,6 +70,35 @@ class Variant:
                 f"variant {self.name}: a plain prompt has no task factors to start from; use the "
                 "start 'shared', or the method 'mpt'."
             )
+
+
+def rate_grid(
+    variants: Sequence[Variant],
+    learning_rates: Sequence[float],
+    factor_ratios: Sequence[float] = (1.0,),
+) -> tuple[Variant, ...]:
+    """Every variant at every learning rate, as variants named `<name>@<rate>`: a search in one fleet.
+
+    Args:
+        variants: whose own rates are replaced.
+        learning_rates: of the plain or shared prompt.
+        factor_ratios: factor rates as multiples of these, for variants with task factors
+            (`<name>@<rate>x<ratio>`).
+    """
+    found = []
+    for variant, rate in itertools.product(variants, learning_rates):
+        ratios = factor_ratios if variant.method == "mpt" else (0.0,)
+        for ratio in ratios:
+            suffix = f"x{ratio:g}" if variant.method == "mpt" else ""
+            found.append(
+                dataclasses.replace(
+                    variant,
+                    name=f"{variant.name}@{rate:g}{suffix}",
+                    learning_rate=rate,
+                    factor_learning_rate=rate * ratio,
+                )
+            )
+    return tuple(found)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -151,7 +182,9 @@ def run(
         table = [
             row
             for method in bank.methods
-            for row in _table(method, [p for p in plans if p.variant.method == method.name], training)
+            for row in _table(
+                method, [p for p in plans if p.variant.method == method.name], training
+            )
         ]
         trained = train_fleet(
             "adapt", session.directory, frozen, bank, members, params,
@@ -185,7 +218,8 @@ def _bank_and_members(
     backbone: Backbone,
 ) -> tuple[Bank, list[Member]]:
     counts = {
-        name: sum(plan.variant.method == name for plan in plans) for name in ("prompt_tuning", "mpt")
+        name: sum(plan.variant.method == name for plan in plans)
+        for name in ("prompt_tuning", "mpt")
     }
     size = {"tasks": 1, "length": length, "width": backbone.config.emb_dim}
     methods: list[Method] = []
@@ -231,9 +265,7 @@ class _Sources:
                 raise unknown_name(f"distilled variant in {distilled}", name, self.distilled)
         if any(variant.start == "best_source" for variant in variants):
             files = prompts.load_run(_needed(teachers, "teachers", variants), backbone)
-            self.teachers = {
-                task: prompt for (_, task), prompt in prompts.finished(files).items()
-            }
+            self.teachers = {task: prompt for (_, task), prompt in prompts.finished(files).items()}
 
     def of_seed(self, name: str, seed: int) -> Any:
         files = self.distilled[name]

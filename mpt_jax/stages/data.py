@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from mpt_jax.data import tasks
+from mpt_jax.data.examples import Examples
 from mpt_jax.data.fill import fill_store
 from mpt_jax.data.splits import examples_for
-from mpt_jax.data.examples import Examples
 from mpt_jax.data.vocabularies import Vocabulary
 
 DEFAULT_MODULES = ("mpt_jax.tasks.embedded",)

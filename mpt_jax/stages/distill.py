@@ -19,6 +19,7 @@ from mpt_jax.methods.bank import Bank
 from mpt_jax.methods.initialisers import sampled_vocabulary
 from mpt_jax.methods.method import Initialiser, stack_members
 from mpt_jax.methods.mpt import MPT
+from mpt_jax.partitioning import place, replicated
 from mpt_jax.stages import prompts
 from mpt_jax.stages.backbone import Backbone, BackboneSource
 from mpt_jax.stages.data import Data
@@ -126,10 +127,12 @@ def run(
         teacher_bank, teacher_params, _ = prompts.plain_bank(
             teacher_prompts, frozen.config.vocab_size
         )
-        params = {method.name: _start(method, chosen, teacher_prompts, frozen, initialiser, training)}
+        params = {
+            method.name: _start(method, chosen, teacher_prompts, frozen, initialiser, training)
+        }
         objective = DistillationObjective(
             frozen.network, bank, teacher_bank,
-            jax.tree.map(jnp.asarray, teacher_params), token_loss,
+            place(teacher_params, replicated(frozen.mesh)), token_loss,
             weight=_column(chosen, "weight"), logits=_column(chosen, "logits"),
             hidden=_column(chosen, "hidden"), temperature=_column(chosen, "temperature"),
             layers=layers,

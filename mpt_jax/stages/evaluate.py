@@ -1,6 +1,6 @@
 """Scores the prompts of finished runs, and writes the tables and plots.
 
-    mpt evaluate --model_dir=runs/evaluate --gin.SOURCES="('runs/teach', 'runs/distill', 'runs/adapt')"
+mpt evaluate --model_dir=runs/evaluate --gin.SOURCES="('runs/teach', 'runs/distill', 'runs/adapt')"
 """
 
 import dataclasses
@@ -45,7 +45,9 @@ def run(
     eval_batch_size: int = 256,
     title: str = "Results",
     notes: tuple[str, ...] = (),
+    subsets: Mapping[str, Sequence[str]] | None = None,
     ceilings: bool = True,
+    report_dir: str | None = None,
     backbone: BackboneSource = BackboneSource(),
     task_modules: tuple[str, ...] = (),
     dry_run: bool = False,
@@ -63,7 +65,9 @@ def run(
         eval_batch_size: rows of a batch.
         title: of the report.
         notes: paragraphs of the report about what the numbers do not show by themselves.
+        subsets: name -> target tasks, for means over some of them.
         ceilings: also score a naive Bayes classifier, trained on all data, on classifying tasks.
+        report_dir: where report.md, results.json and plots/ go instead of `model_dir`.
         backbone: the frozen model.
         task_modules: Python files or modules that register tasks.
         dry_run: check that everything can be opened, score nothing.
@@ -86,18 +90,17 @@ def run(
     with open_run(model_dir, "evaluate") as directory:
         began = time.monotonic()
         directory.write_config(config_text())
-        results = Results(backbone=_about(frozen), environment=_environment())
+        place = directory.path if report_dir is None else Path(report_dir)
+        results = Results(
+            id=_earlier_id(place), backbone=_about(frozen), environment=_environment()
+        )
         examples: dict[str, Any] = {}
-        for source, members in runs.items():
-            stage = read_run(source).record()["stage"]
-            for member in members:
-                for task in member["tasks"]:
-                    if task not in examples:
-                        found = data.open(task, split)
-                        examples[task] = found if max_examples is None else limit(found, max_examples)
-        majority = {
-            task: scoring.majority_score(task, found) for task, found in examples.items()
-        }
+        for task in dict.fromkeys(
+            task for members in runs.values() for member in members for task in member["tasks"]
+        ):
+            found = data.open(task, split)
+            examples[task] = found if max_examples is None else limit(found, max_examples)
+        majority = {task: scoring.majority_score(task, found) for task, found in examples.items()}
         for source, members in runs.items():
             stage = read_run(source).record()["stage"]
             console.print(f"scoring {source} on {split}", style="dim")
@@ -112,9 +115,11 @@ def run(
             results.ceilings = _ceilings(data, examples)
         results.seconds["evaluate"] = time.monotonic() - began
         frozen.check_unchanged()
-        path = write_report(results, directory.path, title, list(notes))
-        directory.finish(split=split)
-        print_tables(results, console)
+        path = write_report(
+            results, place, title, list(notes), settings=_settings(runs), subsets=subsets
+        )
+        directory.finish(split=split, report=str(path))
+        print_tables(results, console, subsets=subsets)
         console.print(f"\nreport: {path}")
 
 
@@ -139,7 +144,9 @@ def _scores(
 ) -> list[Score]:
     missing = [member["name"] for member in members if member["name"] not in files]
     if missing:
-        raise UserError(f"prompt files are missing for the members {missing[:5]}; run the stage again.")
+        raise UserError(
+            f"prompt files are missing for the members {missing[:5]}; run the stage again."
+        )
     named = {
         f"{member['name']}\n{task}": files[member["name"]].prompt(task)
         for member in members
@@ -151,9 +158,7 @@ def _scores(
         feature_lengths=arguments.feature_lengths, decoding=arguments.decoding,
     )  # fmt: skip
     owners = [(member, task) for member in members for task in member["tasks"]]
-    jobs = [
-        Job(task, ids[f"{member['name']}\n{task}"], examples[task]) for member, task in owners
-    ]
+    jobs = [Job(task, ids[f"{member['name']}\n{task}"], examples[task]) for member, task in owners]
     found = predictor.scores(jax.tree.map(jnp.asarray, params), jobs)
     return [
         Score(
@@ -227,6 +232,24 @@ def _ceilings(data: Data, examples: Mapping[str, Any]) -> list[Ceiling]:
     return found
 
 
+def _earlier_id(folder: Path) -> str:
+    """The id of the results that an earlier evaluation left in the folder, or a fresh one."""
+    path = folder / "results.json"
+    return Results.load(path).id if path.exists() else Results().id
+
+
+def _settings(runs: Mapping[str, Sequence[Mapping[str, Any]]]) -> dict[str, Any]:
+    """What the report says of the training: all of it stands in each run's config.gin."""
+    return {
+        read_run(source).record()["stage"]: {
+            "steps": members[0]["steps"],
+            "members": len(members),
+            "configuration": str(Path(source) / "config.gin"),
+        }
+        for source, members in runs.items()
+    }
+
+
 def _about(backbone: Backbone) -> dict[str, Any]:
     return {
         "name": backbone.name,
@@ -237,7 +260,8 @@ def _about(backbone: Backbone) -> dict[str, Any]:
 
 def _environment() -> dict[str, Any]:
     versions = {
-        name: importlib.metadata.version(name) for name in ("jax", "flax", "optax", "seqio", "grain")
+        name: importlib.metadata.version(name)
+        for name in ("jax", "flax", "optax", "seqio", "grain")
     }
     devices = f"{jax.device_count()} x {jax.devices()[0].device_kind}"
     return {**versions, "devices": devices}

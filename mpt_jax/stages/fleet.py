@@ -13,8 +13,8 @@ import jax
 import numpy as np
 
 from mpt_jax.data.batches import Batches, bucketed_batches, packed_batches
-from mpt_jax.data.sampler import PaperSampler, ProportionalSampler, Sampler
 from mpt_jax.data.examples import Examples, SubStore
+from mpt_jax.data.sampler import PaperSampler, ProportionalSampler, Sampler
 from mpt_jax.data.streams import Stream, Streams
 from mpt_jax.errors import UserError
 from mpt_jax.methods.bank import Bank
@@ -93,9 +93,7 @@ class Training:
 
     def __post_init__(self):
         if self.sampler not in SAMPLERS:
-            raise UserError(
-                f"sampler: got {self.sampler!r}, expected one of {sorted(SAMPLERS)}."
-            )
+            raise UserError(f"sampler: got {self.sampler!r}, expected one of {sorted(SAMPLERS)}.")
 
     def group(self, learning_rate: float | np.ndarray | None) -> Group:
         return Group(learning_rate, self.rule, self.schedule)

@@ -25,7 +25,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--task", help="whose prompt; needed where there are several")
     parser.add_argument("--name", help="which prompt file of the run, as `mpt show` lists them")
     parser.add_argument("--input", help="a file with one text a line; standard input by default")
-    parser.add_argument("--output", help="a new file for one answer a line; standard output by default")
+    parser.add_argument(
+        "--output", help="a new file for one answer a line; standard output by default"
+    )
 
 
 def run(
@@ -89,9 +91,7 @@ def _choose(source: str, task: str | None, name: str | None, backbone: Backbone)
         raise unknown_name(f"task in {source}", task, {t for _, t in found})
     if name is not None and not any(n == name for n, _ in found):
         raise unknown_name(f"prompt file in {source}", name, {n for n, _ in found})
-    fitting = [
-        key for key in found if task in (None, key[1]) and name in (None, key[0])
-    ]
+    fitting = [key for key in found if task in (None, key[1]) and name in (None, key[0])]
     if len(fitting) != 1:
         listed = "\n  ".join(f"--name={n} --task={t}" for n, t in fitting[:10])
         more = f"\n  ... and {len(fitting) - 10} more" if len(fitting) > 10 else ""
@@ -106,7 +106,10 @@ class _Texts:
         encoded = [backbone.vocabulary.encode(line) for line in lines]
         cut = sum(len(ids) > max_length - 1 for ids in encoded)
         if cut:
-            print(f"mpt: {cut} texts are longer than {max_length} tokens and were cut", file=sys.stderr)
+            print(
+                f"mpt: {cut} texts are longer than {max_length} tokens and were cut",
+                file=sys.stderr,
+            )
         end = np.array([EOS_ID], np.int32)
         self._examples = [
             Example(np.array([*ids[: max_length - 1], EOS_ID], np.int32), end, line, "")

@@ -185,9 +185,7 @@ class Predictor:
         return outputs
 
     def _batches(self, jobs: Sequence[Job]) -> list[EvaluationBatch]:
-        streams = Streams(
-            [Stream(job.examples, job.virtual_ids, 0, 0, job.task) for job in jobs]
-        )
+        streams = Streams([Stream(job.examples, job.virtual_ids, 0, 0, job.task) for job in jobs])
         buckets = Buckets(*self._edges(streams))
         # Every process decodes its own rows and then sees all of them.
         index, count = process_data_shard(self.backbone.mesh)

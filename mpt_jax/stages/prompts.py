@@ -105,5 +105,3 @@ def finished(files: Mapping[str, PromptFile]) -> dict[tuple[str, str], np.ndarra
         for name, file in files.items()
         for task in file.metadata.task_names
     }
-
-

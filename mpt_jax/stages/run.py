@@ -2,7 +2,8 @@
 
     mpt run --model_dir=runs/all --gin_file=runs/mpt.gin
 
-MODEL_DIR/teach, distill, adapt and evaluate are ordinary run directories. Stages that are complete are
+MODEL_DIR/teach, distill, adapt and evaluate are ordinary run directories; MODEL_DIR itself gets
+report.md, results.json and plots/. Stages that are complete are
 not run again, so the same command goes on where it was stopped.
 """
 
@@ -53,7 +54,9 @@ def run(
             teachers=folder["teach"], distilled=folder["distill"], **common
         ),
         "evaluate": lambda **common: evaluate(
-            sources=(folder["teach"], folder["distill"], folder["adapt"]), **common
+            sources=(folder["teach"], folder["distill"], folder["adapt"]),
+            report_dir=str(root),
+            **common,
         ),
     }
     began = time.monotonic()

@@ -1,11 +1,11 @@
 """What every training stage does around its training: open, check, describe, record.
 
-    with Session("teach", model_dir, ...) as session:
-        ...
-        if session.only_checks(bank, members, training):
-            return
-        trained = train_fleet(...)
-        session.finish(trained, members, ...)
+with Session("teach", model_dir, ...) as session:
+    ...
+    if session.only_checks(bank, members, training):
+        return
+    trained = train_fleet(...)
+    session.finish(trained, members, ...)
 """
 
 import contextlib

@@ -1,7 +1,7 @@
 """Describes a prompt file, a checkpoint folder or a run directory.
 
-    mpt show runs/adapt
-    mpt show runs/adapt/prompts/inflect_past/k16/seed0/mpt.safetensors
+mpt show runs/adapt
+mpt show runs/adapt/prompts/inflect_past/k16/seed0/mpt.safetensors
 """
 
 import argparse
@@ -50,11 +50,15 @@ def _show_prompts(path: Path, console: Console) -> None:
     console.print(f"[bold]{path}[/]: {path.stat().st_size:,} bytes")
     console.print(f"method {about.kind}, P = {about.length}, D = {about.width}{rank}")
     console.print(f"backbone {about.backbone_name} (fingerprint {about.backbone_fingerprint})")
-    console.print(f"step {about.step}, scores {about.scores}, written by mpt_jax {about.tool_version}")
+    console.print(
+        f"step {about.step}, scores {about.scores}, written by mpt_jax {about.tool_version}"
+    )
     for name, array in file.arrays.items():
         console.print(f"  {name} {list(array.shape)}, root mean square {rms(array):.3f}")
     names = list(about.task_names)
-    table = Table("task", "rms of its prompt", *(names if 1 < len(names) <= 12 else ()), title="cosines")
+    table = Table(
+        "task", "rms of its prompt", *(names if 1 < len(names) <= 12 else ()), title="cosines"
+    )
     finished = [file.prompt(task) for task in names]
     cosines = np.asarray(cosine_of_mean_slots(finished))
     for row, (task, prompt) in enumerate(zip(names, finished, strict=True)):
@@ -70,7 +74,9 @@ def _show_run(path: Path, console: Console) -> None:
     console.print(f"[bold]{path}[/]: a run of {record['stage']}, {state}")
     members = record.get("members", [])
     if members:
-        table = Table("prompt file", "tasks", "method", "k", "seed", "best step", "numbers a member")
+        table = Table(
+            "prompt file", "tasks", "method", "k", "seed", "best step", "numbers a member"
+        )
         for member in members:
             table.add_row(
                 member["name"], str(len(member["tasks"])), member["method"],

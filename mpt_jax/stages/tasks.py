@@ -1,7 +1,7 @@
 """Lists the registered tasks and mixtures, each with an example.
 
-    mpt tasks
-    mpt tasks --task_module=my_tasks.py --name=my_task
+mpt tasks
+mpt tasks --task_module=my_tasks.py --name=my_task
 """
 
 import argparse

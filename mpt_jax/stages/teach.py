@@ -68,7 +68,9 @@ def run(
             return
         params = {
             method.name: method.init(
-                jax.random.key(training.seed), initialiser, jnp.asarray(frozen.embeddings, jnp.float32)
+                jax.random.key(training.seed),
+                initialiser,
+                jnp.asarray(frozen.embeddings, jnp.float32),
             )
         }
         trained = train_fleet(
@@ -77,4 +79,4 @@ def run(
             [(".*", training.group(learning_rate))], training, data.feature_lengths,
         )  # fmt: skip
         prompts.save_fleet(session.directory, frozen, bank, members, trained)
-        session.finish(trained, members, bank, [About("teacher")] * len(members), training)
+        session.finish(trained, members, bank, [About("prompt_tuning")] * len(members), training)
