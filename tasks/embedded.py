@@ -72,3 +72,8 @@ for _name in demo.TASKS:
 seqio.MixtureRegistry.add("embedded_sources", SOURCES, default_rate=1.0)
 seqio.MixtureRegistry.add("embedded_targets", TARGETS, default_rate=1.0)
 seqio.MixtureRegistry.add("embedded_classify", list(LABELS), default_rate=1.0)
+seqio.MixtureRegistry.add(  # the tasks on which learning rates were searched, on validation data
+    "embedded_search",
+    ["inflect_past", "lemma_of_past", "inflect_superlative", "classify_language_b"],
+    default_rate=1.0,
+)

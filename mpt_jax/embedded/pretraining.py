@@ -35,8 +35,14 @@ _SYMBOLS = {
         [f"edit:{name}" for name in word_edits.NAMES]
         + [f"inflect:{tag}" for tag in ("plural", "gerund", "third_person", "comparative")]
         + [f"lemma:{tag}" for tag in ("plural", "gerund", "third_person", "comparative")]
-        + [f"derive:{s}" for s in ("er", "ly", "tion", "ity", "y", "ic", "al", "ist", "ous", "ive", "able")]
-        + [f"base:{s}" for s in ("er", "ly", "tion", "ity", "y", "ic", "al", "ist", "ous", "ive", "able")]
+        + [
+            f"derive:{s}"
+            for s in ("er", "ly", "tion", "ity", "y", "ic", "al", "ist", "ous", "ive", "able")
+        ]
+        + [
+            f"base:{s}"
+            for s in ("er", "ly", "tion", "ity", "y", "ic", "al", "ist", "ous", "ive", "able")
+        ]
         + ["part_of_speech", "is_part_of_speech", "noun_kind", "is_noun_kind"]
         + ["language", "is_language", "restore", "language_of"]
     )
@@ -128,7 +134,9 @@ def class_task(groups: dict[str, list[str]], name: str, rng: np.random.Generator
 
     def draw(r):
         is_asked = r.random() < 0.5
-        return _pick(r, groups[asked if is_asked else _pick(r, others)]), ("yes" if is_asked else "no")
+        return _pick(r, groups[asked if is_asked else _pick(r, others)]), (
+            "yes" if is_asked else "no"
+        )
 
     return [symbol(f"is_{name}"), *encode(asked[:8])], draw
 

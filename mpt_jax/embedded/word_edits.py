@@ -60,13 +60,48 @@ EDITS: dict[str, tuple[Callable[[str, str], str], str]] = {
     "delete": (lambda w, a: w.replace(a, ""), "letter"),
 }
 NAMES = tuple(EDITS)
-_WEIGHTS = np.array([{"copy": 3.0, "english_suffix": 5.0, "suffix": 2.5, "strip_suffix": 2.5,
-                      "drop_last": 2.0, "replace_last": 2.0}.get(name, 1.0) for name in NAMES])
+_WEIGHTS = np.array(
+    [
+        {
+            "copy": 3.0,
+            "english_suffix": 5.0,
+            "suffix": 2.5,
+            "strip_suffix": 2.5,
+            "drop_last": 2.0,
+            "replace_last": 2.0,
+        }.get(name, 1.0)
+        for name in NAMES
+    ]
+)
 _CUMULATIVE = np.cumsum(_WEIGHTS / _WEIGHTS.sum())
 
 # Suffixes as English has them, so that a drawn argument is often a plausible one.
-COMMON_SUFFIXES = ("s", "es", "ing", "er", "ly", "y", "en", "al", "ic", "or", "ish", "ful", "ous",
-                   "able", "ist", "ism", "ise", "ity", "ive", "ion", "ant", "age", "ery", "let")
+COMMON_SUFFIXES = (
+    "s",
+    "es",
+    "ing",
+    "er",
+    "ly",
+    "y",
+    "en",
+    "al",
+    "ic",
+    "or",
+    "ish",
+    "ful",
+    "ous",
+    "able",
+    "ist",
+    "ism",
+    "ise",
+    "ity",
+    "ive",
+    "ion",
+    "ant",
+    "age",
+    "ery",
+    "let",
+)
 
 
 def draw(rng: np.random.Generator) -> tuple[str, str]:
@@ -80,7 +115,9 @@ def draw_argument(name: str, rng: np.random.Generator) -> str:
     if kind == "digit":
         return str(rng.integers(1, 4))
     if kind in ("letter", "pair"):
-        return "".join(LETTERS[i] for i in rng.integers(0, 26, size=len(kind) // 2 if kind == "pair" else 1))
+        return "".join(
+            LETTERS[i] for i in rng.integers(0, 26, size=len(kind) // 2 if kind == "pair" else 1)
+        )
     if kind == "letters":
         if "suffix" in name and rng.random() < 0.3:
             return COMMON_SUFFIXES[rng.integers(len(COMMON_SUFFIXES))]
