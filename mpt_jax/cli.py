@@ -44,7 +44,11 @@ COMMANDS = {
     "distill": Command("mpt_jax.stages.distill", "distil the teachers into one shared prompt"),
     "adapt": Command("mpt_jax.stages.adapt", "adapt the shared prompt to target tasks"),
     "evaluate": Command("mpt_jax.stages.evaluate", "score the prompts of a run on a split"),
-    "infer": Command("mpt_jax.stages.infer", "texts in, texts out, with a task's prompt"),
+    "infer": Command(
+        "mpt_jax.stages.infer",
+        "texts in, texts out, with a task's prompt",
+        ("models/embedded.gin", "runs/infer.gin"),
+    ),
     "tasks": Command("mpt_jax.stages.tasks", "list the registered tasks, with examples"),
     "show": Command(
         "mpt_jax.stages.show", "describe a prompt file, a checkpoint or a run directory"
