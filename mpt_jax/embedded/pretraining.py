@@ -11,6 +11,7 @@ What the families are, and which of them the demonstration's tasks overlap with,
 """
 
 import dataclasses
+import functools
 from collections.abc import Callable
 
 import numpy as np
@@ -195,13 +196,17 @@ class Mixture:
     fixed_share: float = 0.2
     batch_size: int = 192
 
-    def __post_init__(self):
-        source = Source()
-        object.__setattr__(self, "_source", source)
+    @functools.cached_property
+    def _source(self) -> Source:
+        return Source()
+
+    @functools.cached_property
+    def _fixed(self) -> tuple[list[Instance], list[Instance]]:
+        """The fixed tasks: those of words, those of longer texts."""
         rng = np.random.default_rng((self.seed, 1))
         words = [self._word_task(rng, easy=False) for _ in range(FIXED_TASKS * 3 // 4)]
-        longs = [language_task(source, rng) for _ in range(FIXED_TASKS - len(words))]
-        object.__setattr__(self, "_fixed", (words, longs))
+        longs = [language_task(self._source, rng) for _ in range(FIXED_TASKS - len(words))]
+        return words, longs
 
     def _word_task(self, rng: np.random.Generator, easy: bool) -> Instance:
         source, draw = self._source, rng.random()

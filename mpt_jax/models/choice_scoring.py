@@ -1,6 +1,7 @@
 """Likelihood of fixed answers: classification without free decoding."""
 
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -54,10 +55,10 @@ def _log_likelihoods(
     def score(choice: Int[Array, "L"]) -> Float[Array, "B"]:
         shifted = jnp.concatenate([jnp.full((1,), PAD_ID, choice.dtype), choice[:-1]])
         rows = jnp.broadcast_to(shifted[None, :], (batch, choice.shape[0]))
-        logits = network.apply(variables, encoded, tokens != PAD_ID, rows, method="decode")
+        logits: Any = network.apply(variables, encoded, tokens != PAD_ID, rows, method="decode")
         log_probs = jax.nn.log_softmax(logits, axis=-1)
         chosen = jnp.take_along_axis(log_probs, choice[None, :, None], axis=2)[:, :, 0]
         return jnp.sum(jnp.where((choice != PAD_ID)[None, :], chosen, 0.0), axis=1)
 
     # Under vmap, what does not depend on the choice (cross keys and values) stays computed once.
-    return jax.vmap(score, out_axes=1)(choices)
+    return jax.vmap(score, out_axes=1)(jnp.asarray(choices))

@@ -9,7 +9,7 @@ anew. Networks with scanned layers decode through their unstacked parameters.
 import dataclasses
 from collections.abc import Callable
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -132,7 +132,7 @@ def encode_once(
     network = Transformer(dataclasses.replace(config, scan_layers=False, remat="none"))
     variables = {"params": unstack_layers(params)}
     read = None if prompts is None else lambda _: prompts
-    encoded = network.apply(variables, tokens, read_virtual=read, method="encode")
+    encoded: Any = network.apply(variables, tokens, read_virtual=read, method="encode")
     return network, variables, encoded
 
 

@@ -12,8 +12,10 @@ projections are plain two-dimensional matrices: measured to be the fastest form 
 """
 
 import dataclasses
+import functools
+import operator
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import flax
 import jax
@@ -114,7 +116,9 @@ class KeysValues(NamedTuple):
     values: Float[Array, "B H S head_dim"]
 
 
-def fan_in(scale: float = 1.0, distribution: str = "truncated_normal"):
+def fan_in(
+    scale: float = 1.0, distribution: Literal["truncated_normal", "normal"] = "truncated_normal"
+):
     return jax.nn.initializers.variance_scaling(scale, "fan_in", distribution)
 
 
@@ -256,12 +260,12 @@ class MLP(nn.Module):
     ) -> Float[Array, "B T D"]:
         cfg = self.config
         single = len(cfg.mlp_activations) == 1
-        hidden = None
+        branches = []
         for i, activation in enumerate(cfg.mlp_activations):
             name = "wi" if single else f"wi_{i}"
             branch = Linear(cfg.mlp_dim, ("embed", "mlp"), cfg.dtype, name=name)(x)
-            branch = ACTIVATIONS[activation](branch)
-            hidden = branch if hidden is None else hidden * branch
+            branches.append(ACTIVATIONS[activation](branch))
+        hidden = functools.reduce(operator.mul, branches)
         return Linear(cfg.emb_dim, ("mlp", "embed"), cfg.dtype, name="wo")(drop(hidden))
 
 
@@ -340,7 +344,8 @@ class Stack(nn.Module):
         cfg = self.config
         bidirectional = self.block is EncoderBlock
         self.relpos_bias = RelativePositionBias(cfg, bidirectional)
-        block = self.block
+        block: Any = self.block
+        self.layers: Any  # one scanned module, or a list of blocks
         if cfg.remat != "none":
             block = nn.remat(block, policy=REMAT_POLICIES[cfg.remat], prevent_cse=False)
         if cfg.scan_layers:
@@ -543,7 +548,7 @@ def init_cache(config: T5Config, batch: int, length: int) -> tuple[KeysValues, .
 def init_variables(config: T5Config, rng: Array) -> dict:
     """`params` and `params_axes` with fresh weights (T5X's initial distributions)."""
     ones = jnp.ones((1, 2), jnp.int32)
-    return Transformer(config).init(rng, ones, ones)
+    return dict(Transformer(config).init(rng, ones, ones))
 
 
 def init_params(config: T5Config, rng: Array) -> dict:

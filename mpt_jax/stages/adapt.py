@@ -9,7 +9,7 @@ the same few-shot draws. The loss is the task's alone (Wang et al. 2023, section
 import dataclasses
 import itertools
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
@@ -174,7 +174,7 @@ def run(
         bank, members = _bank_and_members(plans, examples, data, prompt_length, rank, frozen)
         pending = session.not_made_yet(distilled) or session.not_made_yet(teachers)
         sources = None if pending else _Sources(variants, distilled, teachers, frozen)
-        if session.only_checks(bank, members, training):
+        if session.only_checks(bank, members, training) or sources is None:
             return
         params, chosen = _start(
             plans, bank, examples, sources, frozen, initialiser, training, data.feature_lengths
@@ -221,12 +221,12 @@ def _bank_and_members(
         name: sum(plan.variant.method == name for plan in plans)
         for name in ("prompt_tuning", "mpt")
     }
-    size = {"tasks": 1, "length": length, "width": backbone.config.emb_dim}
+    width = backbone.config.emb_dim
     methods: list[Method] = []
-    if counts["prompt_tuning"]:
-        methods.append(PromptTuning(members=counts["prompt_tuning"], **size))
-    if counts["mpt"]:
-        methods.append(MPT(members=counts["mpt"], rank=rank, **size))
+    if count := counts["prompt_tuning"]:
+        methods.append(PromptTuning(members=count, tasks=1, length=length, width=width))
+    if count := counts["mpt"]:
+        methods.append(MPT(members=count, tasks=1, length=length, width=width, rank=rank))
     validation = {task: data.open(task, "validation") for task in {plan.task for plan in plans}}
     number = {method.name: i for i, method in enumerate(methods)}
     next_index = dict.fromkeys(number, 0)
@@ -303,7 +303,9 @@ def _start(
         if variant.start == "vocabulary":
             start = method.init_member(m, rng, initialiser, embeddings)
         elif variant.start == "distilled":
-            start = method.start_from_average(m, sources.of_seed(variant.source, plan.seed))
+            start = cast(MPT, method).start_from_average(
+                m, sources.of_seed(variant.source, plan.seed)
+            )
         else:
             if variant.start == "shared":
                 prompt = sources.of_seed(variant.source, plan.seed)["shared"]

@@ -8,7 +8,7 @@ prompt for all tasks. They see the same batches and are trained in one program.
 
 import dataclasses
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -73,7 +73,7 @@ def run(
     variants: tuple[Variant, ...],
     rank: int = 1,
     num_seeds: int = 1,
-    layers: str = "last",
+    layers: Literal["last", "all"] = "last",
     backbone: BackboneSource = BackboneSource(),
     initialiser: Initialiser = sampled_vocabulary,
     token_loss: TokenLoss = TokenLoss(),

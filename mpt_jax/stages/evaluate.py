@@ -16,12 +16,13 @@ import numpy as np
 from rich.console import Console
 
 from mpt_jax.data import scoring
+from mpt_jax.data.examples import Examples
 from mpt_jax.data.few_shot import labels_of
 from mpt_jax.errors import UserError
 from mpt_jax.methods.similarity import cosine_of_slots
 from mpt_jax.reporting.naive_bayes import naive_bayes_ceiling
 from mpt_jax.reporting.report import write_report
-from mpt_jax.reporting.results import Ceiling, Curve, Results, Score, Similarity
+from mpt_jax.reporting.results import Ceiling, Curve, Results, Score, Similarity, Stage
 from mpt_jax.reporting.tables import print_tables
 from mpt_jax.run_directory import open_run, read_run
 from mpt_jax.stages import prompts
@@ -86,7 +87,7 @@ def run(
         print(f"\n{config_text()}\ndry run: everything checked, nothing scored")
         return
     runs = {source: members_of(source, STAGES) for source in sources}
-    files = {source: prompts.load_run(source, frozen) for source in sources}
+    files_of = {source: prompts.load_run(source, frozen) for source in sources}
     with open_run(model_dir, "evaluate") as directory:
         began = time.monotonic()
         directory.write_config(config_text())
@@ -105,12 +106,12 @@ def run(
             stage = read_run(source).record()["stage"]
             console.print(f"scoring {source} on {split}", style="dim")
             results.scores += _scores(
-                stage, members, files[source], examples, majority, frozen,
+                stage, members, files_of[source], examples, majority, frozen,
                 Evaluation(eval_batch_size, data.feature_lengths, decoding), split,
             )  # fmt: skip
             results.curves += _curves(stage, source, members)
             results.seconds[stage] = read_run(source).record().get("seconds", 0.0)
-        results.similarities = _similarities(runs, files)
+        results.similarities = _similarities(runs, files_of)
         if ceilings:
             results.ceilings = _ceilings(data, examples)
         results.seconds["evaluate"] = time.monotonic() - began
@@ -133,7 +134,7 @@ class Evaluation:
 
 
 def _scores(
-    stage: str,
+    stage: Stage,
     members: Sequence[Mapping[str, Any]],
     files: Mapping[str, Any],
     examples: Mapping[str, Any],
@@ -174,7 +175,7 @@ def _scores(
     ]  # fmt: skip
 
 
-def _curves(stage: str, source: str, members: Sequence[Mapping[str, Any]]) -> list[Curve]:
+def _curves(stage: Stage, source: str, members: Sequence[Mapping[str, Any]]) -> list[Curve]:
     rows = read_rows(Path(source) / "metrics", "validation")
     return [
         Curve(
@@ -224,12 +225,12 @@ def _ceilings(data: Data, examples: Mapping[str, Any]) -> list[Ceiling]:
     for task, test in examples.items():
         train = data.open(task, "train")
         if labels_of(train) is not None:
-            pairs = [
-                [(e.inputs_text, e.targets_text) for e in part.read(range(len(part)))]
-                for part in (train, test)
-            ]
-            found.append(naive_bayes_ceiling(task, *pairs))
+            found.append(naive_bayes_ceiling(task, _pairs(train), _pairs(test)))
     return found
+
+
+def _pairs(examples: Examples) -> list[tuple[str, str]]:
+    return [(e.inputs_text, e.targets_text) for e in examples.read(range(len(examples)))]
 
 
 def _earlier_id(folder: Path) -> str:

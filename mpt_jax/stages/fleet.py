@@ -99,7 +99,7 @@ class Training:
         return Group(learning_rate, self.rule, self.schedule)
 
 
-SAMPLERS: dict[str, type[Sampler]] = {
+SAMPLERS: dict[str, Callable[..., Sampler]] = {
     "proportional": ProportionalSampler,
     "paper": PaperSampler,
 }

@@ -16,7 +16,6 @@ import numpy as np
 from mpt_jax.data import scoring
 from mpt_jax.data.buckets import Buckets
 from mpt_jax.data.evaluation import EvaluationBatch, evaluation_batches
-from mpt_jax.data.examples import Examples
 from mpt_jax.data.streams import Stream, Streams
 from mpt_jax.errors import UserError
 from mpt_jax.methods.bank import Bank
@@ -36,12 +35,13 @@ class Job:
     Attributes:
         task: name of the task that the examples and the metrics are of.
         virtual_ids: the prompt in the bank.
-        examples: of one split.
+        examples: of one split, as `mpt_jax.data.examples.Examples`; scores need all of it, texts
+            and losses only its length, `read` and `lengths`.
     """
 
     task: str
     virtual_ids: np.ndarray
-    examples: Examples
+    examples: Any
 
 
 @dataclasses.dataclass(frozen=True)
