@@ -224,15 +224,23 @@ class TaskSummary:
     problem: str | None = None
 
 
-def list_tasks() -> list[TaskSummary]:
-    """All registered tasks, by name, each with its first example; then the mixtures."""
+def list_tasks(name: str | None = None) -> list[TaskSummary]:
+    """Registered tasks, by name, each with its first example; then mixtures.
+
+    Args:
+        name: only this task, or this mixture and its tasks; all when None.
+
+    Raises:
+        UserError: an unknown name, with the nearest names.
+    """
     seqio = import_seqio()
-    tasks = [_summary(seqio.TaskRegistry.get(n)) for n in sorted(seqio.TaskRegistry.names())]
-    mixtures = [
-        TaskSummary(name, splits=(), metrics=(), members=expand(name))
-        for name in sorted(seqio.MixtureRegistry.names())
+    known = {*seqio.TaskRegistry.names(), *seqio.MixtureRegistry.names()}
+    wanted = known if name is None else {name, *expand(name)}
+    tasks = sorted(wanted.intersection(seqio.TaskRegistry.names()))
+    mixtures = sorted(wanted.intersection(seqio.MixtureRegistry.names()))
+    return [_summary(seqio.TaskRegistry.get(task)) for task in tasks] + [
+        TaskSummary(mixture, splits=(), metrics=(), members=expand(mixture)) for mixture in mixtures
     ]
-    return tasks + mixtures
 
 
 def _summary(task: Any) -> TaskSummary:

@@ -28,7 +28,8 @@ class Backbone:
         network: the module; `network.config` says its shape.
         params: the weights, laid over the mesh.
         vocabulary: what its token ids mean.
-        fingerprint: of the weights; prompts and checkpoints carry it.
+        fingerprint: of the weights as stored; prompts and checkpoints carry it.
+        placed: of the weights as they lie on the mesh, where `dtype` may have rounded them.
         mesh: axes (data, model).
     """
 
@@ -37,6 +38,7 @@ class Backbone:
     params: Any
     vocabulary: Vocabulary
     fingerprint: str
+    placed: str
     mesh: Mesh
 
     @property
@@ -55,10 +57,10 @@ class Backbone:
     def check_unchanged(self) -> None:
         """Raises UserError if the weights are not, bit for bit, those that were loaded."""
         now = fingerprint(jax.device_get(self.params))
-        if now != self.fingerprint:
+        if now != self.placed:
             raise UserError(
                 f"The backbone changed while it was meant to be frozen: its fingerprint was "
-                f"{self.fingerprint} and is {now}. This is a fault of mpt_jax; please report it."
+                f"{self.placed} and is {now}. This is a fault of mpt_jax; please report it."
             )
 
 
@@ -103,7 +105,7 @@ class BackboneSource:
                 f"{folder}: the {vocabulary.describe()} has more ids than the model's embedding "
                 f"table has rows ({config.vocab_size}); they are not of one model."
             )
-        identity = fingerprint(params)
+        identity = placed = fingerprint(params)
         config = dataclasses.replace(
             config, dtype=self.dtype, scan_layers=self.scan_layers, remat=self.remat
         )
@@ -112,9 +114,10 @@ class BackboneSource:
         mesh = make_mesh(self.mesh_shape)
         if self.dtype == "bfloat16":
             params = jax.tree.map(lambda array: array.astype("bfloat16"), params)
+            placed = fingerprint(params)
         params = place(params, tree_shardings(mesh, logical_axes(config), params))
         name = EMBEDDED if self.path == EMBEDDED else folder.resolve().name
-        return Backbone(name, Transformer(config), params, vocabulary, identity, mesh)
+        return Backbone(name, Transformer(config), params, vocabulary, identity, placed, mesh)
 
 
 def vocabulary_of(folder: Path) -> Vocabulary:

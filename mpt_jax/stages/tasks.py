@@ -10,7 +10,6 @@ from rich.console import Console
 from rich.table import Table
 
 from mpt_jax.data import tasks
-from mpt_jax.errors import unknown_name
 from mpt_jax.stages.data import DEFAULT_MODULES
 
 
@@ -26,15 +25,11 @@ def run(name: str | None = None, task_modules: tuple[str, ...] = ()) -> None:
         task_modules: Python files or modules that register tasks, beside the shipped ones.
     """
     tasks.load_task_modules((*DEFAULT_MODULES, *task_modules))
-    summaries = tasks.list_tasks()
-    if name is not None:
-        found = [summary for summary in summaries if summary.name == name]
-        if not found:
-            raise unknown_name("task or mixture", name, [summary.name for summary in summaries])
-        members = set(found[0].members)
-        summaries = found + [summary for summary in summaries if summary.name in members]
-    table = Table("task or mixture", "splits or members", "metrics", "inputs", "targets")
-    for summary in summaries:
+    table = Table()
+    table.add_column("task or mixture", no_wrap=True)  # to be copied whole
+    for heading in ("splits or members", "metrics", "inputs", "targets"):
+        table.add_column(heading)
+    for summary in tasks.list_tasks(name):
         table.add_row(
             summary.name,
             ", ".join(summary.members or summary.splits),
