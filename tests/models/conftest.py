@@ -76,6 +76,15 @@ def torch_model(config: T5Config, params: dict):
     return model.eval()
 
 
+@pytest.fixture(autouse=True)
+def quick_compilation():
+    """These tests compile far longer than they compute."""
+    before = jax.config.read("jax_disable_most_optimizations")
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", before)
+
+
 @pytest.fixture(params=CONFIGS, ids=str)
 def version(request) -> str:
     return request.param

@@ -11,7 +11,7 @@ from safetensors.numpy import load_file, save_file
 from mpt_jax.models.checkpoint_io import fingerprint, load_backbone, save_backbone
 from mpt_jax.models.hf_names import from_hf_config, to_hf_config
 from mpt_jax.models.layer_stacking import stack_layers, unstack_layers
-from mpt_jax.models.t5 import T5Config, init_params
+from mpt_jax.models.t5 import T5Config
 
 
 def assert_same(left, right):
@@ -87,9 +87,9 @@ def test_missing_files_are_named(tmp_path):
         load_backbone(tmp_path)
 
 
-def test_tied_copies_in_the_file_are_passed_over(tmp_path):
+def test_tied_copies_in_the_file_are_passed_over(make_params, tmp_path):
     config = T5Config(32, 16, 2, 6, 24, 1, 1, ("relu",), logits_via_embedding=True)
-    params = init_params(config, jax.random.key(0))
+    params = make_params(config)
     save_backbone(tmp_path, config, params)
     path = tmp_path / "model.safetensors"
     weights = load_file(path)
