@@ -1,4 +1,4 @@
-"""Draws docs/pretraining.png, the curve of the embedded backbone's pretraining, from docs/pretraining.jsonl."""
+"""Draws docs/pretraining.png, the curve of the embedded backbone, from docs/pretraining.jsonl."""
 
 import json
 from pathlib import Path
