@@ -216,6 +216,9 @@ def _bind(binding: str, stage: ModuleType, known_macros: set[str]) -> None:
         f"--gin.{name}",
         lambda: gin.parse_config("\n".join([*header, binding])),
     )
+    # gin records every text's import statements: of each keep one, or every flag doubles their number.
+    different = {statement.format(): statement for statement in gin.config._IMPORTS}
+    gin.config._IMPORTS.intersection_update(different.values())
 
 
 def _check_required(read: Sequence[Path]) -> None:

@@ -178,3 +178,12 @@ def test_arguments_that_nobody_gives_are_named(stage, tmp_path):
     assert lines == ["  --gin.a/toy.Part.size=VALUE", "  --gin.toy.needy.first=VALUE"]
     configuration.load(GinFlags((path,), ("toy.Part.size = 3",)), stage)
     configuration.check_arguments(needy, {"first", "third"})
+
+
+def test_many_flags_keep_the_imports_few(stage, tmp_path):
+    """gin collects the import statements of every text that it reads."""
+    path = write(tmp_path / "a.gin", HEADER + "STEPS = 3\ntoy.run.steps = %STEPS\n")
+    bindings = tuple(f"toy.run.steps = {number}" for number in range(40))
+    configuration.load(GinFlags((path,), bindings), stage)
+    assert configuration.configured(run)()["steps"] == 39
+    assert configuration.operative_text().count("import") == 2
