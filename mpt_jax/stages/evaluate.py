@@ -61,7 +61,7 @@ def run(
         sources: the run directories.
         data: lengths, token stores, split rules.
         split: "test", "validation" or "train".
-        max_examples: at most so many of each task's split (the first ones); None is all.
+        max_examples: at most so many of each task's split (a fixed random choice); None is all.
         decoding: how texts are produced.
         eval_batch_size: rows of a batch.
         title: of the report.
