@@ -1,0 +1,45 @@
+"""The same numbers on one device, on a mesh of eight, and in two processes."""
+
+import os
+import socket
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+
+def assert_close(found, expected):
+    assert set(found) == set(expected)
+    for name, array in expected.items():
+        np.testing.assert_allclose(found[name], array, rtol=1e-4, atol=1e-4, err_msg=name)
+
+
+@pytest.mark.slow
+def test_a_job_on_a_mesh_of_four_by_two(toy, whole_job, tmp_path, devices):
+    devices(8)
+    folder = tmp_path / "mesh"
+    assert toy.run("run", folder, "--gin.backbone.BackboneSource.mesh_shape=(4, 2)") == 0
+    for stage in ("teach", "distill", "adapt"):
+        assert_close(toy.prompts(folder / stage), toy.prompts(whole_job / stage))
+
+
+@pytest.mark.slow
+def test_two_processes(toy, whole_job, tmp_path):
+    folder = tmp_path / "two"
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-m", "mpt_jax", *toy.flags("teach", folder),
+             f"--coordinator_address=127.0.0.1:{port}", "--process_count=2",
+             f"--process_index={index}"],
+            env={**os.environ, "XLA_FLAGS": ""},
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        )
+        for index in range(2)
+    ]  # fmt: skip
+    outputs = [process.communicate(timeout=300)[0] for process in processes]
+    assert [process.returncode for process in processes] == [0, 0], "\n".join(outputs)
+    assert_close(toy.prompts(folder), toy.prompts(whole_job / "teach"))
