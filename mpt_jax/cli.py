@@ -16,9 +16,10 @@ import importlib
 import inspect
 import os
 import sys
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 from mpt_jax.errors import Stopped, UserError, unknown_name
 
@@ -53,6 +54,13 @@ COMMANDS = {
     "show": Command(
         "mpt_jax.stages.show", "describe a prompt file, a checkpoint or a run directory"
     ),
+}
+
+PROCESS_FLAGS: dict[str, tuple[type, str]] = {
+    "multiprocess": (bool, "this is one of several processes; Slurm and TPU pods say which"),
+    "coordinator_address": (str, "HOST:PORT of the first process, elsewhere"),
+    "process_count": (int, "how many processes there are"),
+    "process_index": (int, "which of them this is; the first, 0, writes the results"),
 }
 
 USAGE = "usage: mpt COMMAND [--gin_file=FILE ...] [--gin.NAME=VALUE ...] [--model_dir=DIR] [flags]"
@@ -106,6 +114,7 @@ def _dispatch(arguments: Sequence[str]) -> int:
     module = importlib.import_module(command.module)
     parameters = inspect.signature(module.run).parameters
     given = vars(_parser(name, command, module, parameters).parse_args(rest))
+    _join_processes({flag: given.pop(flag) for flag in PROCESS_FLAGS if flag in given})
 
     macros, bindings = {}, []
     last = command.module.rpartition(".")[2]
@@ -152,9 +161,32 @@ def _parser(
             action="store_true",
             help="check everything that can be checked, print the configuration, train nothing",
         )
+        processes = parser.add_argument_group("several processes, one command in each")
+        for flag, (kind, text) in PROCESS_FLAGS.items():
+            options: dict[str, Any] = {"action": "store_true"} if kind is bool else {"type": kind}
+            processes.add_argument(f"--{flag}", help=text, **options)
     if hasattr(module, "add_arguments"):
         module.add_arguments(parser)
     return parser
+
+
+def _join_processes(given: Mapping[str, Any]) -> None:
+    """Makes this process one of several that run the same command, where a flag says so."""
+    if not given:
+        return
+    import jax
+
+    if jax.distributed.is_initialized():
+        return
+    try:
+        jax.distributed.initialize(
+            given.get("coordinator_address"), given.get("process_count"), given.get("process_index")
+        )
+    except (ValueError, RuntimeError) as error:
+        raise UserError(
+            f"the processes did not find each other ({error}); outside of Slurm and TPU pods give "
+            "--coordinator_address, --process_count and --process_index"
+        ) from error
 
 
 def _prepare_process() -> None:

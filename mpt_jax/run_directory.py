@@ -136,6 +136,14 @@ def read_run(path: str | Path, stages: tuple[str, ...] = ()) -> RunDirectory:
     return run
 
 
+def is_unfinished(path: str | Path) -> bool:
+    """Whether `path` is a run directory that is still to be completed, or is not there at all."""
+    run = RunDirectory(path)
+    if (run.path / RECORD).exists():
+        return not run.record().get("complete")
+    return not run.path.exists()
+
+
 def fresh_path(stage: str, parent: str | Path = "mpt_runs") -> Path:
     """A MODEL_DIR that does not exist yet, for runs that were given none."""
     now = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")

@@ -22,8 +22,8 @@ import numpy as np
 
 # Their functions are known by name; following them further would lead through all of TensorFlow.
 _FOREIGN = sys.stdlib_module_names | {
-    "absl", "jax", "keras", "numpy", "seqio", "tensorflow", "tensorflow_datasets",
-    "tensorflow_text",
+    "absl", "beartype", "jax", "jaxtyping", "keras", "numpy", "seqio", "tensorflow",
+    "tensorflow_datasets", "tensorflow_text",
 }  # fmt: skip
 _WHOLE_FILE_BYTES = 64 << 20
 
@@ -110,7 +110,8 @@ class _Walk:
                 self.visit(cell.cell_contents)
             except ValueError:  # a cell that is still empty
                 self._add("empty")
-        if _is_foreign(function.__module__):
+        # A decorator's wrapper bears the name of what it wraps; its globals tell whose code it is.
+        if _is_foreign(function.__module__) or _is_foreign(function.__globals__.get("__name__")):
             return
         self._visit_code(function.__code__)
         self._visit_data_folder(function.__globals__.get("__file__"))

@@ -1,9 +1,11 @@
 """The mesh over axes (data, model) and how batches are laid over it."""
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import jax
 import numpy as np
+from jax.experimental import multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from mpt_jax.errors import UserError
@@ -97,3 +99,16 @@ def shard_batch(mesh: Mesh, batch: Mapping[str, np.ndarray]) -> dict[str, jax.Ar
         shape = (rows, *local.shape[1:])
         arrays[name] = jax.make_array_from_process_local_data(sharding, np.asarray(local), shape)
     return arrays
+
+
+def fetch(tree: Any) -> Any:
+    """The whole of every array as NumPy, wherever its parts lie. All processes must call it together."""
+
+    def whole(array: Any) -> np.ndarray:
+        if isinstance(array, jax.Array) and not (
+            array.is_fully_addressable or array.is_fully_replicated
+        ):
+            return multihost_utils.process_allgather(array, tiled=True)
+        return np.asarray(array)
+
+    return jax.tree.map(whole, tree)

@@ -292,7 +292,7 @@ def _start(
     feature_lengths: Mapping[str, int],
 ) -> tuple[Any, dict[str, str]]:
     """The bank's parameters at step 0, and which source prompt each few-shot set chose."""
-    embeddings = jnp.asarray(backbone.embeddings, jnp.float32)
+    embeddings = jnp.asarray(backbone.embeddings)
     best = _best_sources(plans, examples, sources, backbone, feature_lengths)
     starts: dict[str, list[Any]] = {method.name: [] for method in bank.methods}
     methods = {method.name: method for method in bank.methods}
@@ -335,7 +335,7 @@ def _best_sources(
     predictor = Predictor(backbone, bank, batch_size=256, feature_lengths=feature_lengths)
     pairs = list(itertools.product(sorted(wanted, key=str), sources.teachers))
     jobs = [Job(key[0], ids[teacher], limit(examples[key], most)) for key, teacher in pairs]
-    losses = predictor.losses(jax.tree.map(jnp.asarray, params), jobs)
+    losses = predictor.losses(params, jobs)
     by_key: dict[Any, dict[str, float]] = {}
     for (key, teacher), values in zip(pairs, losses, strict=True):
         by_key.setdefault(key, {})[teacher] = float(values.mean())

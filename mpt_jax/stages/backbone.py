@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 from jax.sharding import Mesh
 
 from mpt_jax.data.vocabularies import ByteVocabulary, SentencePieceVocabulary, Vocabulary
@@ -13,7 +14,7 @@ from mpt_jax.errors import UserError
 from mpt_jax.models.checkpoint_io import fingerprint, load_backbone
 from mpt_jax.models.layer_stacking import stack_layers
 from mpt_jax.models.t5 import T5Config, Transformer, logical_axes
-from mpt_jax.partitioning import make_mesh, place, tree_shardings
+from mpt_jax.partitioning import fetch, make_mesh, place, tree_shardings
 
 EMBEDDED = "embedded"
 EMBEDDED_FOLDER = Path(__file__).parents[1] / "embedded" / "backbone"
@@ -46,9 +47,9 @@ class Backbone:
         return self.network.config
 
     @property
-    def embeddings(self) -> jax.Array:
-        """The vocabulary table [V, D]."""
-        return self.params["token_embedder"]["embedding"]
+    def embeddings(self) -> np.ndarray:
+        """The vocabulary table [V, D] in float32; all processes must ask for it together."""
+        return fetch(self.params["token_embedder"]["embedding"]).astype(np.float32)
 
     @property
     def num_parameters(self) -> int:
@@ -56,7 +57,7 @@ class Backbone:
 
     def check_unchanged(self) -> None:
         """Raises UserError if the weights are not, bit for bit, those that were loaded."""
-        now = fingerprint(jax.device_get(self.params))
+        now = fingerprint(fetch(self.params))
         if now != self.placed:
             raise UserError(
                 f"The backbone changed while it was meant to be frozen: its fingerprint was "

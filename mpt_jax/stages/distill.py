@@ -184,7 +184,7 @@ def _start(
     training: Training,
 ) -> Any:
     """Members of one seed start from one prompt, whatever their variant."""
-    embeddings = jnp.asarray(backbone.embeddings, jnp.float32)
+    embeddings = jnp.asarray(backbone.embeddings)
     starts = []
     for m, (variant, seed) in enumerate(chosen):
         rng = jax.random.fold_in(jax.random.key(training.seed), seed)

@@ -15,6 +15,7 @@ import numpy as np
 from mpt_jax.data.batches import Batches, bucketed_batches, packed_batches
 from mpt_jax.data.examples import Examples, SubStore
 from mpt_jax.data.sampler import PaperSampler, ProportionalSampler, Sampler
+from mpt_jax.data.splits import shuffled
 from mpt_jax.data.streams import Stream, Streams
 from mpt_jax.errors import UserError
 from mpt_jax.methods.bank import Bank
@@ -40,7 +41,8 @@ class Member:
         index: its number m among that method's members.
         tasks: names of its K tasks.
         train: examples of each task.
-        validation: examples of each task by which the best step is chosen.
+        validation: examples of each task by which the best step is chosen; empty for all members of
+            a fleet to keep the last step's prompts.
     """
 
     name: str
@@ -189,7 +191,9 @@ def train_fleet(
             {method.name: method.members for method in bank.methods},
         ),
         title=title,
-        evaluate=_validation(backbone, bank, members, training, feature_lengths),
+        evaluate=_validation(backbone, bank, members, training, feature_lengths)
+        if any(member.validation for member in members)
+        else None,
         best_by="score",
         checkpoints=Checkpoints(directory / "checkpoints", identity, keep=training.keep),
         metrics_folder=directory / "metrics",
@@ -227,8 +231,10 @@ def make_batches(streams: Streams, training: Training, backbone: Backbone) -> Ba
 
 
 def limit(examples: Examples, most: int) -> Examples:
-    """The first `most` examples."""
-    return examples if len(examples) <= most else SubStore(examples, np.arange(most))
+    """At most `most` examples: a fixed random choice, as a split may be ordered by class."""
+    if len(examples) <= most:
+        return examples
+    return SubStore(examples, np.sort(shuffled(len(examples))[:most]))
 
 
 def check_order(bank: Bank, members: Sequence[Member]) -> None:

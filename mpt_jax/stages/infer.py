@@ -42,7 +42,7 @@ def run(
     decoding: Decoding = Decoding(),
     backbone: BackboneSource = BackboneSource(),
 ) -> None:
-    """Answers each line of the input.
+    """Answers each line of the input, in one line (breaks inside an answer become spaces).
 
     Args:
         prompts: a run directory, a folder of prompt files, or one file.
@@ -66,8 +66,8 @@ def run(
     frozen = backbone.open()
     prompt = _choose(prompts, task, name, frozen)
     text = sys.stdin.read() if input is None else Path(input).read_text(encoding="utf-8")
-    lines = text.splitlines()
-    if not lines:
+    lines = text.removesuffix("\n").split("\n")
+    if not text:
         raise UserError("There is no input: give --input=FILE, or texts on standard input.")
     examples = _Texts(lines, frozen, max_input_length)
     bank, params, ids = prompt_files.plain_bank({"prompt": prompt}, frozen.config.vocab_size)
@@ -77,7 +77,7 @@ def run(
         feature_lengths={"inputs": longest, "targets": max_output_length}, decoding=decoding,
     )  # fmt: skip
     answers = predictor.texts(params, [Job("infer", ids["prompt"], examples)])[0]
-    result = "".join(f"{answer}\n" for answer in answers)
+    result = "".join(f"{' '.join(answer.splitlines())}\n" for answer in answers)
     if output is None:
         sys.stdout.write(result)
     else:

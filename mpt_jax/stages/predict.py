@@ -22,7 +22,7 @@ from mpt_jax.methods.bank import Bank
 from mpt_jax.models.beam_search import beam_decode
 from mpt_jax.models.choice_scoring import score_choices
 from mpt_jax.models.decoding import greedy_decode, sample_decode
-from mpt_jax.partitioning import process_data_shard, replicated, shard_batch
+from mpt_jax.partitioning import fetch, place, process_data_shard, replicated, shard_batch
 from mpt_jax.stages.backbone import Backbone
 from mpt_jax.training.losses import sum_by_id, token_cross_entropy
 from mpt_jax.training.objectives import forward
@@ -104,11 +104,11 @@ class Predictor:
         """The output for every example of every job."""
         if self.decoding.method == "choices":
             return self._choices(params, jobs)
-        read_virtual = self.bank.reader(params)
+        read_virtual = self.bank.reader(self._placed(params))
         outputs: list[list[str]] = [[""] * len(job.examples) for job in jobs]
         for number, (batch, rows) in enumerate(self._batches(jobs)):
             tokens = shard_batch(self.backbone.mesh, batch)["encoder_input_tokens"]
-            ids = self._gather(self._decode(tokens, read_virtual, number))
+            ids = fetch(self._decode(tokens, read_virtual, number))
             for (stream, example), row in zip(rows, ids, strict=True):
                 if stream >= 0:
                     outputs[stream][example] = self.backbone.vocabulary.decode(row.tolist())
@@ -117,9 +117,10 @@ class Predictor:
     def losses(self, params: Any, jobs: Sequence[Job]) -> list[np.ndarray]:
         """Summed negative log-likelihood [N] of the targets, for each job."""
         found = [np.zeros(len(job.examples), np.float32) for job in jobs]
+        params = self._placed(params)
         for batch, rows in self._batches(jobs):
             arrays = shard_batch(self.backbone.mesh, batch)
-            values = self._gather(self._losses(params, self.backbone.params, arrays))
+            values = fetch(self._losses(params, self.backbone.params, arrays))
             for (stream, example), value in zip(rows, values, strict=True):
                 if stream >= 0:
                     found[stream][example] = value
@@ -161,7 +162,7 @@ class Predictor:
         return greedy_decode(network, params, tokens, length, read_virtual=read_virtual)
 
     def _choices(self, params: Any, jobs: Sequence[Job]) -> list[list[str]]:
-        read_virtual = self.bank.reader(params)
+        read_virtual = self.bank.reader(self._placed(params))
         outputs = []
         for job in jobs:
             labels = _labels(job)
@@ -172,7 +173,7 @@ class Predictor:
             texts = [""] * len(job.examples)
             for batch, rows in self._batches([job]):
                 tokens = shard_batch(self.backbone.mesh, batch)["encoder_input_tokens"]
-                likelihoods = self._gather(
+                likelihoods = fetch(
                     score_choices(
                         self.backbone.network, self.backbone.params, tokens, jnp.asarray(choices),
                         read_virtual=read_virtual,
@@ -203,16 +204,14 @@ class Predictor:
         edges = sorted({prompt + -(-inputs // 2), prompt + inputs})
         return tuple(edges), (self._feature_lengths["targets"],)
 
-    def _gather(self, array: jax.Array) -> np.ndarray:
-        if array.is_fully_addressable:
-            return np.asarray(array)
-        return np.asarray(jax.jit(lambda x: x, out_shardings=replicated(self.backbone.mesh))(array))
+    def _placed(self, params: Any) -> Any:
+        return place(params, replicated(self.backbone.mesh))
 
     def _all_rows(self, rows: np.ndarray) -> np.ndarray:
         if process_data_shard(self.backbone.mesh)[1] == 1:
             return rows
         batch = shard_batch(self.backbone.mesh, {"rows": rows.astype(np.int32)})
-        return self._gather(batch["rows"])
+        return fetch(batch["rows"])
 
 
 def primary(metrics: Mapping[str, float]) -> float:

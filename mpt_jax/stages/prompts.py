@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 
 from mpt_jax.errors import UserError
@@ -23,11 +24,13 @@ def save_fleet(
     members: Sequence[Member],
     trained: Trained,
 ) -> list[Path]:
-    """Writes each member's prompt file as `prompts/<member>.safetensors`.
+    """Writes each member's prompt file as `prompts/<member>.safetensors`; the first process does.
 
     A resumed run writes the same numbers into the same files again.
     """
-    paths = []
+    paths: list[Path] = []
+    if jax.process_index() != 0:
+        return paths
     for number, member in enumerate(members):
         method = bank.methods[member.method]
         score, step = float(trained.best_score[number]), int(trained.best_step[number])

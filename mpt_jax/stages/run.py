@@ -7,12 +7,15 @@ report.md, results.json and plots/. Stages that are complete are
 not run again, so the same command goes on where it was stopped.
 """
 
+import contextlib
+import io
 import json
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import jax
 from rich.console import Console
 
 from mpt_jax.errors import UserError
@@ -41,6 +44,8 @@ def run(
         dry_run: check and describe each stage, train nothing.
         config_text: gives the operative configuration.
     """
+    if model_dir is None and jax.process_count() > 1:
+        raise UserError("several processes need one place to write to: give --model_dir=DIR")
     root = fresh_path("run") if model_dir is None else Path(model_dir)
     if root.exists() and not root.is_dir():
         raise UserError(f"MODEL_DIR {root} is a file; give a directory")
@@ -60,16 +65,18 @@ def run(
         ),
     }
     began = time.monotonic()
+    common = {"task_modules": task_modules, "config_text": config_text}
+    missing = [name for name in stages if not _complete(Path(folder[name]))]
+    if not dry_run:
+        # What adapt cannot do is said now, not when the stages before it have trained.
+        with contextlib.redirect_stdout(io.StringIO()):
+            for name in [name for name in missing[1:] if name != "evaluate"]:
+                stages[name](model_dir=folder[name], dry_run=True, **common)
     for name, stage in stages.items():
-        if _complete(Path(folder[name])):
+        if name in missing:
+            stage(model_dir=folder[name], dry_run=dry_run, **common)
+        else:
             console.print(f"{name} is complete already")
-            continue
-        stage(
-            model_dir=folder[name],
-            task_modules=task_modules,
-            dry_run=dry_run,
-            config_text=config_text,
-        )
     if not dry_run:
         console.print(f"all stages took {(time.monotonic() - began) / 60:.1f} minutes")
 

@@ -10,17 +10,18 @@ with Session("teach", model_dir, ...) as session:
 
 import contextlib
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 import jax
+from jax.experimental import multihost_utils
 from rich.console import Console
 from rich.table import Table
 
 from mpt_jax.methods.bank import Bank
-from mpt_jax.run_directory import RunDirectory, open_run, read_run
+from mpt_jax.run_directory import RunDirectory, is_unfinished, open_run, read_run
 from mpt_jax.stages.backbone import Backbone, BackboneSource
 from mpt_jax.stages.data import Data
 from mpt_jax.stages.fleet import Member, Trained, Training
@@ -110,9 +111,9 @@ class Session:
 
     def not_made_yet(self, source: str | None) -> bool:
         """Whether a dry run meets a source that an earlier stage is still to make; says so."""
-        if source is None or not self.dry_run or Path(source).exists():
+        if source is None or not self.dry_run or not is_unfinished(source):
             return False
-        self.console.print(f"  {source} does not exist yet; it is checked when the stage starts")
+        self.console.print(f"  {source} is not made yet; it is checked when the stage starts")
         return True
 
     def finish(
@@ -121,8 +122,16 @@ class Session:
     ) -> None:  # fmt: skip
         """Checks that the backbone is what it was, and records the members for later stages."""
         self.backbone.check_unchanged()
-        if self._run is None:
-            return
+        if self._run is not None:
+            self._record(self._run, trained, members, bank, abouts, training, more)
+        if jax.process_count() > 1:
+            # The next stage of any process reads what the first process writes here.
+            multihost_utils.sync_global_devices(f"{self.stage} is done")
+
+    def _record(
+        self, run: RunDirectory, trained: Trained, members: Sequence[Member], bank: Bank,
+        abouts: Sequence[About], training: Training, more: Mapping[str, Any],
+    ) -> None:  # fmt: skip
         records = [
             {
                 "name": member.name,
@@ -136,10 +145,10 @@ class Session:
             }
             for number, (member, about) in enumerate(zip(members, abouts, strict=True))
         ]
-        self._run.finish(members=records, seconds=round(trained.seconds, 1), **more)
+        run.finish(members=records, seconds=round(trained.seconds, 1), **more)
         self.console.print(
             f"[bold]{self.stage}[/] is done in {trained.seconds:.0f} s: {len(members)} prompts in "
-            f"{self._run.prompts}"
+            f"{run.prompts}"
         )
 
     def _describe(self, bank: Bank, members: Sequence[Member], training: Training) -> None:

@@ -5,17 +5,18 @@
 A teacher is plain prompt tuning on one task (Wang et al. 2023, section 3.2).
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import jax
 import jax.numpy as jnp
 
+from mpt_jax.data.order import name_key
 from mpt_jax.methods.bank import Bank
 from mpt_jax.methods.initialisers import sampled_vocabulary
-from mpt_jax.methods.method import Initialiser
+from mpt_jax.methods.method import Initialiser, stack_members
 from mpt_jax.methods.prompt_tuning import PromptTuning
 from mpt_jax.stages import prompts
-from mpt_jax.stages.backbone import BackboneSource
+from mpt_jax.stages.backbone import Backbone, BackboneSource
 from mpt_jax.stages.data import Data
 from mpt_jax.stages.fleet import Member, Training, train_fleet
 from mpt_jax.stages.session import About, Session
@@ -66,13 +67,7 @@ def run(
         ]  # fmt: skip
         if session.only_checks(bank, members, training):
             return
-        params = {
-            method.name: method.init(
-                jax.random.key(training.seed),
-                initialiser,
-                jnp.asarray(frozen.embeddings, jnp.float32),
-            )
-        }
+        params = {method.name: _start(method, tasks, frozen, initialiser, training)}
         trained = train_fleet(
             "teach", session.directory, frozen, bank, members, params,
             TaskObjective(frozen.network, bank, token_loss),
@@ -80,3 +75,23 @@ def run(
         )  # fmt: skip
         prompts.save_fleet(session.directory, frozen, bank, members, trained)
         session.finish(trained, members, bank, [About("prompt_tuning")] * len(members), training)
+
+
+def _start(
+    method: PromptTuning,
+    tasks: Sequence[str],
+    backbone: Backbone,
+    initialiser: Initialiser,
+    training: Training,
+) -> dict[str, jax.Array]:
+    """Drawn by the task's name, so that a teacher starts alone as it does beside others."""
+    embeddings = jnp.asarray(backbone.embeddings)
+    key = jax.random.key(training.seed)
+    return stack_members(
+        [
+            method.init_member(
+                m, jax.random.fold_in(key, name_key(task) % 2**32), initialiser, embeddings
+            )
+            for m, task in enumerate(tasks)
+        ]
+    )

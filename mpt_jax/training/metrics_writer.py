@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from tensorboardX import SummaryWriter
 
 
 class MetricsWriter:
@@ -25,6 +24,9 @@ class MetricsWriter:
     """
 
     def __init__(self, folder: str | Path, members: Sequence[str], *, resumed_at: int = 0):
+        # Here, for it imports torch where that is installed: seconds that only training need wait.
+        from tensorboardX import SummaryWriter
+
         self.folder = Path(folder)
         self.members = tuple(members)
         self.folder.mkdir(parents=True, exist_ok=True)
