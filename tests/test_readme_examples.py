@@ -20,12 +20,15 @@ ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
 
 FEWER_TASKS = {"'embedded_sources'": "'inflect_plural'", "'embedded_targets'": "'inflect_past'"}
-TRAINING = {"TRAIN_STEPS": 2, "BATCH_SIZE": 8, "EVAL_PERIOD": 0}
+TRAINING = {
+    "TRAIN_STEPS": 2, "BATCH_SIZE": 8, "EVAL_PERIOD": 0, "PROMPT_LENGTH": 3,
+    "fleet.Training.validation_examples": 8, "fleet.Training.eval_batch_size": 64,
+}  # fmt: skip
 SMALLER = {
     "teach": TRAINING,
     "distill": TRAINING,
     "adapt": {**TRAINING, "SEEDS": (0,)},
-    "evaluate": {"MAX_EXAMPLES": 4},
+    "evaluate": {"MAX_EXAMPLES": 8, "evaluate.run.eval_batch_size": 64},
     "infer": {"infer.run.max_output_length": 4},
 }
 
@@ -35,13 +38,11 @@ def blocks(language: str) -> list[str]:
 
 
 def commands() -> list[tuple[str, list[str]]]:
-    """(standard input, arguments) of every `mpt` command but quickstart, which has a test of its own."""
+    """(standard input, arguments) of every `mpt` command; quickstart's line begins with pip."""
     found = []
     for line in "\n".join(blocks("sh")).replace("\\\n", " ").splitlines():
-        before, _, after = line.rpartition("mpt ")
-        words = shlex.split(after)
-        if words[0] != "quickstart" and "pip" not in before:
-            found.append((before.removeprefix("echo ").rstrip(" |"), words))
+        if command := re.fullmatch(r"(?:echo (.*) \| )?mpt (.*)", line):
+            found.append((command[1] or "", shlex.split(command[2])))
     return found
 
 
@@ -105,7 +106,7 @@ def test_the_gin_file_of_another_backbone(backbone, capsys):
 
 def test_the_python_code(backbone, capsys):
     (code,) = [block for block in blocks("python") if "teach.run(" in block]
-    exec(code.replace('"embedded"', repr(backbone)).replace("steps=90", "steps=2"), {})
+    exec(code.replace('"embedded"', repr(backbone)).replace("steps=100", "steps=2"), {})
     assert Path("runs/plural/prompts/inflect_plural.safetensors").is_file()
 
 
