@@ -85,7 +85,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         return _dispatch(arguments)
     except UserError as error:
-        print(f"mpt: error: {error}", file=sys.stderr)
+        message = str(error).partition("\n  In call to configurable ")[0]  # gin's, of no use here
+        print(f"mpt: error: {message}", file=sys.stderr)
         return 1
     except Stopped as stopped:
         print(f"mpt: {stopped}", file=sys.stderr)
@@ -194,4 +195,4 @@ def _prepare_process() -> None:
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "mpt_jax" / "xla"
     os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(cache))
     os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.5")
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
