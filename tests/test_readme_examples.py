@@ -65,6 +65,7 @@ def backbone(tmp_path, monkeypatch) -> str:
     return str(folder)
 
 
+@pytest.mark.slow
 def test_the_commands(backbone, monkeypatch):
     ran = []
     for text, words in commands():
