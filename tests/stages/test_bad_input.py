@@ -18,6 +18,7 @@ def fails(toy, tmp_path, capsys):
         assert toy.run(stage, folder, *more, **macros) == 1
         captured = capsys.readouterr()
         assert "compiled the step" not in captured.out
+        assert captured.err.startswith("mpt: error: ") and "configurable" not in captured.err
         return re.sub(r"\s+", " ", captured.err)
 
     return run
@@ -33,7 +34,16 @@ def test_unknown_gin_names_and_the_nearest(fails):
     assert "learning_rate" in error
 
 
-def test_vocabularies_of_task_and_backbone_differ(fails, toy, tmp_path):
+def test_an_unknown_gin_file_and_the_nearest(fails):
+    assert "did you mean 'runs/teach.gin'" in fails("teach", "--gin_file=runs/teech.gin")
+
+
+def test_a_task_of_another_vocabulary(fails):
+    error = fails("teach", MIXTURE_OR_TASK_NAME="toy_other_vocabulary")
+    assert "(559 ids" in error and "(384 ids" in error
+
+
+def test_a_backbone_without_vocabulary(fails, toy, tmp_path):
     changed = tmp_path / "sentencepiece"
     shutil.copytree(toy.backbone, changed)
     (changed / "tokenizer_config.json").unlink()
@@ -90,6 +100,19 @@ def test_model_dir_holds_a_users_files(fails, tmp_path):
 
 def test_model_dir_of_another_stage(fails, whole_job):
     assert "belongs to a run of 'distill'" in fails("teach", folder=whole_job / "distill")
+
+
+def test_a_run_directory_whose_record_is_cut_off(fails, tmp_path):
+    folder = tmp_path / "cut"
+    folder.mkdir()
+    (folder / "run.json").write_text('{"stage": "te')
+    assert "run.json cannot be read" in fails("teach", folder=folder)
+
+
+def test_a_whole_job_finds_a_late_mistake_before_it_trains(fails, tmp_path):
+    error = fails("run", TARGET_MIXTURE_OR_TASK_NAME="toy_target")
+    assert "did you mean 'toy_targets'" in error
+    assert not (tmp_path / "run").exists()
 
 
 def test_starting_from_a_stage_that_did_not_finish(fails, whole_job, tmp_path):

@@ -1,5 +1,6 @@
 """The same numbers on one device, on a mesh of eight, and in two processes."""
 
+import json
 import os
 import socket
 import subprocess
@@ -7,6 +8,14 @@ import sys
 
 import numpy as np
 import pytest
+
+WORKER = """
+import json, sys
+from mpt_jax.cli import main
+for stage in json.loads(sys.argv[1]):
+    if code := main([*stage, *sys.argv[2:]]):
+        sys.exit(code)
+"""
 
 
 def assert_close(found, expected):
@@ -38,16 +47,25 @@ def test_two_processes(toy, whole_job, tmp_path):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
+    stages = [
+        toy.flags("teach", folder / "teach"),
+        toy.flags("distill", folder / "distill", TEACHER_DIR=str(folder / "teach")),
+        toy.flags(
+            "adapt", folder / "adapt",
+            TEACHER_DIR=str(folder / "teach"), SOURCE_DIR=str(folder / "distill"),
+        ),
+    ]  # fmt: skip
+    together = [f"--coordinator_address=127.0.0.1:{port}", "--process_count=2"]
     processes = [
         subprocess.Popen(
-            [sys.executable, "-m", "mpt_jax", *toy.flags("teach", folder),
-             f"--coordinator_address=127.0.0.1:{port}", "--process_count=2",
-             f"--process_index={index}"],
+            [sys.executable, "-c", WORKER, json.dumps(stages), *together, f"--process_index={i}"],
             env={**os.environ, "XLA_FLAGS": ""},
             stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
         )
-        for index in range(2)
+        for i in range(2)
     ]  # fmt: skip
-    outputs = [process.communicate(timeout=300)[0] for process in processes]
+    outputs = [process.communicate(timeout=400)[0] for process in processes]
     assert [process.returncode for process in processes] == [0, 0], "\n".join(outputs)
-    assert_close(toy.prompts(folder), toy.prompts(whole_job / "teach"))
+    for stage in ("teach", "distill", "adapt"):
+        assert_close(toy.prompts(folder / stage), toy.prompts(whole_job / stage))
+    assert "teach is done" in outputs[0] and "is done" not in outputs[1]

@@ -83,4 +83,4 @@ def nothing_in_validation(dataset):
 
 add("toy_empty", lambda word: word[:3], nothing_in_validation)
 add("toy_wordy", lambda word: word + word)
-add("toy_other_vocabulary", lambda word: word[:3], output_features=features(extra_ids=7))
+add("toy_other_vocabulary", lambda word: word[:3], output_features=features(extra_ids=300))
