@@ -84,8 +84,7 @@ def run(
     objective = NamedSlotsObjective(network, noise)
     trainable = jax.eval_shape(lambda: _fresh(config, seed))
     count = sum(array.size for array in jax.tree.leaves(trainable[MODEL]["backbone"]))
-    examples = steps * mixture.batch_size
-    print(f"pretrain: {count:,} parameters, {steps} steps, up to {examples:,} examples")
+    print(f"pretrain: {count:,} parameters, {steps} steps of up to {mixture.batch_size} rows")
     if dry_run:
         print(f"\n{config_text()}\ndry run: everything checked, nothing trained")
         return
