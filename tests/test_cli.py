@@ -24,26 +24,26 @@ def run(
 
 
 @pytest.fixture
-def toy(monkeypatch):
-    package = types.ModuleType("toy_commands")
+def doll(monkeypatch):
+    package = types.ModuleType("doll_commands")
     package.__path__ = []
-    module = types.ModuleType("toy_commands.toy")
+    module = types.ModuleType("doll_commands.doll")
     module.run = run
-    package.toy = module
-    monkeypatch.setitem(sys.modules, "toy_commands", package)
-    monkeypatch.setitem(sys.modules, "toy_commands.toy", module)
-    monkeypatch.setattr(run, "__module__", "toy_commands.toy")
-    monkeypatch.setitem(COMMANDS, "toy", Command("toy_commands.toy", "a toy"))
+    package.doll = module
+    monkeypatch.setitem(sys.modules, "doll_commands", package)
+    monkeypatch.setitem(sys.modules, "doll_commands.doll", module)
+    monkeypatch.setattr(run, "__module__", "doll_commands.doll")
+    monkeypatch.setitem(COMMANDS, "doll", Command("doll_commands.doll", "a doll"))
     monkeypatch.setattr(cli, "_prepare_process", lambda: None)
     calls.clear()
     return module
 
 
-def test_flags_reach_the_stage_and_the_operative_text(toy):
+def test_flags_reach_the_stage_and_the_operative_text(doll):
     arguments = [
-        "toy",
+        "doll",
         "--model_dir=d",
-        "--gin.toy.run.steps=3",
+        "--gin.doll.run.steps=3",
         "--dry_run",
         "--task_module",
         "t.py",
@@ -54,45 +54,52 @@ def test_flags_reach_the_stage_and_the_operative_text(toy):
     assert "MODEL_DIR = 'd'" in text and "run.steps = 3" in text
 
 
-def test_gin_flags_may_stand_before_the_command(toy):
-    assert main(["--gin.toy.run.steps=3", "toy", "--model_dir=d"]) == 0
+def test_gin_flags_may_stand_before_the_command(doll):
+    assert main(["--gin.doll.run.steps=3", "doll", "--model_dir=d"]) == 0
     assert calls[0][2] == 3
 
 
-def test_flags_of_a_stage_of_its_own(toy, monkeypatch):
+def test_flags_of_a_stage_of_its_own(doll, monkeypatch):
     monkeypatch.setattr(
-        toy, "add_arguments", lambda parser: parser.add_argument("--steps", type=int), raising=False
+        doll,
+        "add_arguments",
+        lambda parser: parser.add_argument("--steps", type=int),
+        raising=False,
     )
-    assert main(["toy", "--model_dir=d", "--steps=4"]) == 0
+    assert main(["doll", "--model_dir=d", "--steps=4"]) == 0
     assert calls[0][2] == 4
 
 
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [
-        (["toy", "--model_dir=d", "--gin.toy.run.steps=-1"], 1, "steps is -1, expected 0 or more"),
-        (["toy", "--model_dir=d", "--gin.toy.run.steps=100"], 75, "stopped at step 99"),
+        (
+            ["doll", "--model_dir=d", "--gin.doll.run.steps=-1"],
+            1,
+            "steps is -1, expected 0 or more",
+        ),
+        (["doll", "--model_dir=d", "--gin.doll.run.steps=100"], 75, "stopped at step 99"),
         (["teech"], 1, "unknown command 'teech'; did you mean 'teach'"),
         (["--gin.A=1"], 1, "no command given"),
-        (["toy"], 1, "--gin.toy.run.model_dir=VALUE"),
-        (["toy", "--gin_file=absent.gin"], 1, "unknown gin file 'absent.gin'"),
+        (["doll"], 1, "--gin.doll.run.model_dir=VALUE"),
+        (["doll", "--gin_file=absent.gin"], 1, "unknown gin file 'absent.gin'"),
     ],
 )
-def test_exit_codes_and_messages(toy, capsys, arguments, code, message):
+def test_exit_codes_and_messages(doll, capsys, arguments, code, message):
     assert main(arguments) == code
     errors = capsys.readouterr().err
     assert message in errors and "Traceback" not in errors
 
 
-def test_wrong_usage_exits_with_two(toy):
+def test_wrong_usage_exits_with_two(doll):
     with pytest.raises(SystemExit) as caught:
-        main(["toy", "--no_such_flag"])
+        main(["doll", "--no_such_flag"])
     assert caught.value.code == 2
 
 
-def test_a_bug_is_not_taken_for_a_user_error(toy):
+def test_a_bug_is_not_taken_for_a_user_error(doll):
     with pytest.raises(ZeroDivisionError):
-        main(["toy", "--model_dir=d", "--gin.toy.run.steps=13"])
+        main(["doll", "--model_dir=d", "--gin.doll.run.steps=13"])
 
 
 def test_help_names_every_command_and_loads_nothing_heavy():

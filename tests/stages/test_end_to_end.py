@@ -134,7 +134,7 @@ def test_show_describes_runs_prompt_files_and_checkpoints(whole_job, capsys, tmp
         ),
     ]:
         assert main(["show", str(path)]) == 0
-        shown = capsys.readouterr().out.replace("\n", " ")
+        shown = " ".join(capsys.readouterr().out.split())
         assert all(words in shown for words in expected), shown
     assert main(["show", str(tmp_path)]) == 1
 
