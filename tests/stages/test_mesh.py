@@ -49,10 +49,10 @@ def test_two_processes(toy, whole_job, tmp_path):
         port = free.getsockname()[1]
     stages = [
         toy.flags("teach", folder / "teach"),
-        toy.flags("distill", folder / "distill", TEACHER_DIR=str(folder / "teach")),
+        toy.flags("distill", folder / "distill", TEACHER_DIR=str(whole_job / "teach")),
         toy.flags(
             "adapt", folder / "adapt",
-            TEACHER_DIR=str(folder / "teach"), SOURCE_DIR=str(folder / "distill"),
+            TEACHER_DIR=str(whole_job / "teach"), SOURCE_DIR=str(whole_job / "distill"),
         ),
     ]  # fmt: skip
     together = [f"--coordinator_address=127.0.0.1:{port}", "--process_count=2"]
