@@ -9,23 +9,20 @@ import json
 import os
 from pathlib import Path
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 from safetensors import safe_open
 from safetensors.numpy import save_file
 
+from mpt_jax.models.formats.weights import parameter_shapes, refuse_difference
 from mpt_jax.models.hf_names import UNREAD, from_hf_config, hf_tensor, to_hf_config
 from mpt_jax.models.layer_stacking import unstack_layers
-from mpt_jax.models.t5 import T5Config, init_params
+from mpt_jax.models.t5 import T5Config
 
 CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"
 STORED_DTYPES = ("float32", "bfloat16")
-MOST_LISTED = 20
-
-Shape = tuple[int, ...]
 
 
 def load_backbone(folder: str | os.PathLike) -> tuple[T5Config, dict]:
@@ -41,7 +38,7 @@ def load_backbone(folder: str | os.PathLike) -> tuple[T5Config, dict]:
     """
     folder = Path(folder)
     config = from_hf_config(json.loads(_existing(folder / CONFIG_FILE).read_text()))
-    shapes = _parameter_shapes(config)
+    shapes = parameter_shapes(config)
     tensors = {path: hf_tensor(path) for path in shapes}
     expected = {
         tensor.name: shapes[path][::-1] if tensor.transposed else shapes[path]
@@ -52,7 +49,7 @@ def load_backbone(folder: str | os.PathLike) -> tuple[T5Config, dict]:
         unread = UNREAD | ({"lm_head.weight"} if config.logits_via_embedding else set())
         names = [name for name in file.keys() if name in expected or name not in unread]
         found = {name: tuple(file.get_slice(name).get_shape()) for name in names}
-        _refuse_difference(found, expected, f"{weights} does not fit {folder / CONFIG_FILE}")
+        refuse_difference(found, expected, f"{weights} does not fit {folder / CONFIG_FILE}")
         flat = {}
         for path, tensor in tensors.items():
             weight = file.get_tensor(tensor.name).astype(jnp.float32)
@@ -75,7 +72,7 @@ def save_backbone(
     folder = Path(folder)
     flat = flatten_dict(unstack_layers(params), sep="/")
     found = {path: tuple(leaf.shape) for path, leaf in flat.items()}
-    _refuse_difference(found, _parameter_shapes(config), "The parameters do not fit the config")
+    refuse_difference(found, parameter_shapes(config), "The parameters do not fit the config")
     weights = {}
     for path, leaf in flat.items():
         tensor = hf_tensor(path)
@@ -102,13 +99,6 @@ def fingerprint(params: dict) -> str:
     return digest.hexdigest()[:16]
 
 
-def _parameter_shapes(config: T5Config) -> dict[str, Shape]:
-    abstract = jax.eval_shape(lambda: init_params(config, jax.random.key(0)))
-    if config.scan_layers:
-        abstract = jax.eval_shape(unstack_layers, abstract)
-    return {path: leaf.shape for path, leaf in flatten_dict(abstract, sep="/").items()}
-
-
 def _existing(path: Path) -> Path:
     if not path.is_file():
         raise FileNotFoundError(
@@ -116,19 +106,3 @@ def _existing(path: Path) -> Path:
             "as transformers' `save_pretrained` writes them."
         )
     return path
-
-
-def _refuse_difference(found: dict[str, Shape], expected: dict[str, Shape], what: str) -> None:
-    problems = [f"missing {name} {expected[name]}" for name in sorted(expected.keys() - found)]
-    problems += [f"unexpected {name} {found[name]}" for name in sorted(found.keys() - expected)]
-    problems += [
-        f"{name}: got {found[name]}, expected {shape}"
-        for name, shape in sorted(expected.items())
-        if name in found and found[name] != shape
-    ]
-    if not problems:
-        return
-    listed = problems[:MOST_LISTED]
-    if len(problems) > MOST_LISTED:
-        listed.append(f"... and {len(problems) - MOST_LISTED} more")
-    raise ValueError(f"{what}:\n  " + "\n  ".join(listed))

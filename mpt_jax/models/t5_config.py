@@ -23,6 +23,8 @@ class T5Config:
         logits_via_embedding: True for v1.0: logits reuse the embedding table, scaled by 1/sqrt(D).
         relpos_num_buckets: buckets of the relative position bias.
         relpos_max_distance: distance from which on all positions share the last bucket.
+        relpos_per_layer: True for umT5: every block has its own position bias; else a stack has one.
+        scale_tied_logits: False leaves out the 1/sqrt(D), as in tied models of the v1.1 family.
         layer_norm_epsilon: added to the mean square in the RMS norm.
         dropout_rate: used only where the caller passes `deterministic=False`.
         dtype: of activations and matrix products, "float32" or "bfloat16".
@@ -42,6 +44,8 @@ class T5Config:
     logits_via_embedding: bool = False
     relpos_num_buckets: int = 32
     relpos_max_distance: int = 128
+    relpos_per_layer: bool = False
+    scale_tied_logits: bool = True
     layer_norm_epsilon: float = 1e-6
     dropout_rate: float = 0.0
     dtype: str = "float32"

@@ -1,0 +1,57 @@
+"""What a reader of backbone files offers, and the check that a file holds exactly what is needed."""
+
+from collections.abc import Mapping
+from typing import Protocol
+
+import jax
+import numpy as np
+from flax.traverse_util import flatten_dict
+
+from mpt_jax.models.layer_stacking import unstack_layers
+from mpt_jax.models.t5 import T5Config, init_params
+
+MOST_LISTED = 20
+
+Shape = tuple[int, ...]
+
+
+class Weights(Protocol):
+    """A backbone's weights where they lie. Opening reads shapes only, and checks all of them.
+
+    Paths are those of the unrolled tree, e.g. "encoder/layers_0/mlp/wo/kernel", whatever the file
+    calls them and however it stacks its layers.
+    """
+
+    @property
+    def config(self) -> T5Config:
+        """The model's shape: float32 compute, unrolled layers."""
+        ...
+
+    def read(self, path: str) -> np.ndarray:
+        """One weight in the tree's orientation, in the dtype in which it is stored."""
+        ...
+
+
+def parameter_shapes(config: T5Config) -> dict[str, Shape]:
+    """The shape of every weight by its path in the unrolled tree."""
+    abstract = jax.eval_shape(lambda: init_params(config, jax.random.key(0)))
+    if config.scan_layers:
+        abstract = jax.eval_shape(unstack_layers, abstract)
+    return {path: tuple(leaf.shape) for path, leaf in flatten_dict(abstract, sep="/").items()}
+
+
+def refuse_difference(found: Mapping[str, Shape], expected: Mapping[str, Shape], what: str) -> None:
+    """Raises ValueError if names or shapes differ, listing each under the heading `what`."""
+    problems = [f"missing {name} {expected[name]}" for name in sorted(expected.keys() - found)]
+    problems += [f"unexpected {name} {found[name]}" for name in sorted(found.keys() - expected)]
+    problems += [
+        f"{name}: got {found[name]}, expected {shape}"
+        for name, shape in sorted(expected.items())
+        if name in found and found[name] != shape
+    ]
+    if not problems:
+        return
+    listed = problems[:MOST_LISTED]
+    if len(problems) > MOST_LISTED:
+        listed.append(f"... and {len(problems) - MOST_LISTED} more")
+    raise ValueError(f"{what}:\n  " + "\n  ".join(listed))
