@@ -11,7 +11,7 @@ import jax
 import pytest
 
 from mpt_jax.cli import main
-from mpt_jax.models.checkpoint_io import save_backbone
+from mpt_jax.models.formats.hf_writer import save_backbone
 from mpt_jax.models.t5 import T5Config, init_params
 from mpt_jax.partitioning import make_mesh
 from mpt_jax.stages import backbone as backbone_stage

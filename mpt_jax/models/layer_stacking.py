@@ -22,6 +22,28 @@ def unstack_layers(params: dict) -> dict:
     return {name: _unstack(sub) if name in STACKS else sub for name, sub in params.items()}
 
 
+def unrolled_path(path: str, layer: int | None) -> str:
+    """The path in the unrolled tree of one layer of a scanned weight; other paths stay as they are.
+
+    >>> unrolled_path("encoder/layers/mlp/wo/kernel", 3)
+    'encoder/layers_3/mlp/wo/kernel'
+    """
+    return path if layer is None else path.replace("/layers/", f"/{PREFIX}{layer}/", 1)
+
+
+def stacked_place(path: str) -> tuple[str, int | None]:
+    """Where a weight of the unrolled tree lies in the scanned one: path and layer (None: not stacked).
+
+    >>> stacked_place("encoder/layers_3/mlp/wo/kernel")
+    ('encoder/layers/mlp/wo/kernel', 3)
+    """
+    stack, _, rest = path.partition("/")
+    name, _, inside = rest.partition("/")
+    if stack not in STACKS or not name.startswith(PREFIX):
+        return path, None
+    return f"{stack}/layers/{inside}", int(name.removeprefix(PREFIX))
+
+
 def _stack(stack: dict) -> dict:
     names = sorted((n for n in stack if n.startswith(PREFIX)), key=lambda n: int(n[len(PREFIX) :]))
     if not names:

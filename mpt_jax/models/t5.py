@@ -27,6 +27,7 @@ from mpt_jax.models.t5_layers import (
     ReadVirtual,
     RelativePositionBias,
     RMSNorm,
+    with_positions,
 )
 
 PAD_ID = 0
@@ -53,7 +54,9 @@ class Stack(nn.Module):
     def setup(self):
         cfg = self.config
         bidirectional = self.block is EncoderBlock
-        self.relpos_bias = RelativePositionBias(cfg, bidirectional)
+        self.relpos_bias = (
+            None if cfg.relpos_per_layer else RelativePositionBias(cfg, bidirectional)
+        )
         block: Any = self.block
         self.layers: Any  # one scanned module, or a list of blocks
         if cfg.remat != "none":
@@ -80,7 +83,8 @@ class Stack(nn.Module):
     def __call__(self, x: Float[Array, "B T D"], mask, *context):
         """`mask` [B|1, 1, T, T] marks visible positions; `context` goes to every block."""
         positions = jnp.arange(x.shape[1], dtype=jnp.int32)
-        bias = self.relpos_bias(positions, positions) + mask_bias(mask, self.config.dtype)
+        masked = mask_bias(mask, self.config.dtype)
+        bias = with_positions(self.relpos_bias, masked, positions, positions)
         if not self.config.scan_layers:
             states = []
             x = self.dropout(x)
@@ -234,8 +238,8 @@ class Decoder(Stack):
     def step(self, embedded, position, cache, cross, cross_bias, embedder):
         length = cache[0].keys.shape[2]
         keys = jnp.arange(length, dtype=jnp.int32)
-        bias = self.relpos_bias(position[None], keys)
-        bias = bias + mask_bias((keys <= position)[None, None, None, :], self.config.dtype)
+        masked = mask_bias((keys <= position)[None, None, None, :], self.config.dtype)
+        bias = with_positions(self.relpos_bias, masked, position[None], keys)
         new_cache = []
         x = embedded
         for layer, layer_cache, layer_cross in zip(self.layers, cache, cross, strict=True):

@@ -94,13 +94,15 @@ class Embedder(nn.Module):
         return jnp.where((ids >= size)[..., None], prompts, words)
 
     def attend(self, x: Float[Array, "B L D"]) -> Float[Array, "B L V"]:
-        """Logits from the tied table (v1.0), scaled by 1/sqrt(D) as T5 was trained."""
+        """Logits from the tied table; v1.0 was trained with them scaled by 1/sqrt(D)."""
         table = self.embedding.astype(self.config.dtype)
-        return jnp.dot(x / np.sqrt(x.shape[-1]).astype(x.dtype), table.T)
+        if self.config.scale_tied_logits:
+            x = x / np.sqrt(x.shape[-1]).astype(x.dtype)
+        return jnp.dot(x, table.T)
 
 
 class RelativePositionBias(nn.Module):
-    """One learned bias per head and distance bucket, shared by the layers of a stack."""
+    """One learned bias per head and distance bucket, of a stack's layers together or of one (umT5)."""
 
     config: T5Config
     bidirectional: bool
@@ -122,6 +124,21 @@ class RelativePositionBias(nn.Module):
             max_distance=cfg.relpos_max_distance,
         )
         return jnp.take(table, buckets, axis=1)[None].astype(cfg.dtype)
+
+
+def own_positions(config: T5Config, *, bidirectional: bool) -> RelativePositionBias | None:
+    """A block's own position bias (umT5), or None where its stack has one for all blocks."""
+    return RelativePositionBias(config, bidirectional) if config.relpos_per_layer else None
+
+
+def with_positions(
+    own: RelativePositionBias | None,
+    bias: Float[Array, "_ _ Q S"],
+    queries: Int[Array, "Q"],
+    keys: Int[Array, "S"],
+) -> Float[Array, "_ _ Q S"]:
+    """The stack's bias (mask, and positions where they are shared) and the block's own positions."""
+    return bias if own is None else bias + own(queries, keys)
 
 
 class Attention(nn.Module):
@@ -190,13 +207,16 @@ class EncoderBlock(nn.Module):
 
     def setup(self):
         cfg = self.config
+        self.relpos_bias = own_positions(cfg, bidirectional=True)
         self.pre_attention_layer_norm = RMSNorm(cfg.layer_norm_epsilon, cfg.dtype)
         self.attention = Attention(cfg)
         self.pre_mlp_layer_norm = RMSNorm(cfg.layer_norm_epsilon, cfg.dtype)
         self.mlp = MLP(cfg)
         self.dropout = nn.Dropout(cfg.dropout_rate, deterministic=self.deterministic)
 
-    def __call__(self, x: Float[Array, "B T D"], bias: Float[Array, "_ H T T"]):
+    def __call__(self, x: Float[Array, "B T D"], bias: Float[Array, "_ _ T T"]):
+        positions = jnp.arange(x.shape[1], dtype=jnp.int32)
+        bias = with_positions(self.relpos_bias, bias, positions, positions)
         normed = self.pre_attention_layer_norm(x)
         x = x + self.dropout(self.attention(normed, normed, bias, self.dropout))
         x = x + self.dropout(self.mlp(self.pre_mlp_layer_norm(x), self.dropout))
@@ -209,6 +229,7 @@ class DecoderBlock(nn.Module):
 
     def setup(self):
         cfg = self.config
+        self.relpos_bias = own_positions(cfg, bidirectional=False)
         self.pre_self_attention_layer_norm = RMSNorm(cfg.layer_norm_epsilon, cfg.dtype)
         self.self_attention = Attention(cfg)
         self.pre_cross_attention_layer_norm = RMSNorm(cfg.layer_norm_epsilon, cfg.dtype)
@@ -224,6 +245,8 @@ class DecoderBlock(nn.Module):
         return x + self.dropout(self.mlp(self.pre_mlp_layer_norm(x), self.dropout))
 
     def __call__(self, x: Float[Array, "B L D"], encoded, bias, cross_bias):
+        positions = jnp.arange(x.shape[1], dtype=jnp.int32)
+        bias = with_positions(self.relpos_bias, bias, positions, positions)
         normed = self.pre_self_attention_layer_norm(x)
         x = x + self.dropout(self.self_attention(normed, normed, bias, self.dropout))
         x = self._cross_and_mlp(x, self.cross_keys_values(encoded), cross_bias)
@@ -234,6 +257,8 @@ class DecoderBlock(nn.Module):
 
     def step(self, x: Float[Array, "B 1 D"], position, cache: KeysValues, bias, cross, cross_bias):
         """One position of incremental decoding; the cache is written at `position`."""
+        keys = jnp.arange(cache.keys.shape[2], dtype=jnp.int32)
+        bias = with_positions(self.relpos_bias, bias, position[None], keys)
         normed = self.pre_self_attention_layer_norm(x)
         new = self.self_attention.keys_values(normed)
         cache = KeysValues(

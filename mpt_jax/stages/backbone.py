@@ -11,10 +11,10 @@ from jax.sharding import Mesh
 
 from mpt_jax.data.vocabularies import ByteVocabulary, SentencePieceVocabulary, Vocabulary
 from mpt_jax.errors import UserError
-from mpt_jax.models.checkpoint_io import fingerprint, load_backbone
-from mpt_jax.models.layer_stacking import stack_layers
-from mpt_jax.models.t5 import T5Config, Transformer, logical_axes
-from mpt_jax.partitioning import fetch, make_mesh, place, tree_shardings
+from mpt_jax.models.fingerprint import fingerprint
+from mpt_jax.models.formats.loading import load, open_weights
+from mpt_jax.models.t5 import T5Config, Transformer
+from mpt_jax.partitioning import fetch, make_mesh
 
 EMBEDDED = "embedded"
 EMBEDDED_FOLDER = Path(__file__).parents[1] / "embedded" / "backbone"
@@ -57,7 +57,7 @@ class Backbone:
 
     def check_unchanged(self) -> None:
         """Raises UserError if the weights are not, bit for bit, those that were loaded."""
-        now = fingerprint(fetch(self.params))
+        now = fingerprint(self.params, fetch)
         if now != self.placed:
             raise UserError(
                 f"The backbone changed while it was meant to be frozen: its fingerprint was "
@@ -97,26 +97,23 @@ class BackboneSource:
                 "config.json, model.safetensors and the vocabulary, or 'embedded'."
             )
         try:
-            config, params = load_backbone(folder)
+            weights = open_weights(folder)
         except (OSError, ValueError) as error:
             raise UserError(f"The backbone in {folder} cannot be read: {error}") from error
         vocabulary = vocabulary_of(folder)
-        if vocabulary.vocab_size > config.vocab_size:
+        if vocabulary.vocab_size > weights.config.vocab_size:
             raise UserError(
                 f"{folder}: the {vocabulary.describe()} has more ids than the model's embedding "
-                f"table has rows ({config.vocab_size}); they are not of one model."
+                f"table has rows ({weights.config.vocab_size}); they are not of one model."
             )
-        identity = placed = fingerprint(params)
         config = dataclasses.replace(
-            config, dtype=self.dtype, scan_layers=self.scan_layers, remat=self.remat
+            weights.config, dtype=self.dtype, scan_layers=self.scan_layers, remat=self.remat
         )
-        if self.scan_layers:
-            params = stack_layers(params)
         mesh = make_mesh(self.mesh_shape)
-        if self.dtype == "bfloat16":
-            params = jax.tree.map(lambda array: array.astype("bfloat16"), params)
-            placed = fingerprint(params)
-        params = place(params, tree_shardings(mesh, logical_axes(config), params))
+        try:
+            params, identity, placed = load(weights, config, mesh)
+        except (OSError, ValueError) as error:
+            raise UserError(f"The backbone in {folder} cannot be read: {error}") from error
         name = EMBEDDED if self.path == EMBEDDED else folder.resolve().name
         return Backbone(name, Transformer(config), params, vocabulary, identity, placed, mesh)
 

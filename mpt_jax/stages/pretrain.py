@@ -20,7 +20,8 @@ from jaxtyping import Array, Float
 
 from mpt_jax.embedded.pretraining import FIXED_TASKS, SLOTS, VOCAB_SIZE, Mixture
 from mpt_jax.errors import UserError
-from mpt_jax.models.checkpoint_io import fingerprint, save_backbone
+from mpt_jax.models.fingerprint import fingerprint
+from mpt_jax.models.formats.hf_writer import save_backbone
 from mpt_jax.models.t5 import T5Config, Transformer, init_params
 from mpt_jax.partitioning import make_mesh, place, replicated, shard_batch
 from mpt_jax.run_directory import open_run
@@ -126,9 +127,10 @@ def run(
 
 def write_backbone(folder: Path, config: T5Config, params: Any, dtype: str) -> None:
     """A backbone folder with its byte vocabulary, as `INITIAL_CHECKPOINT_PATH` takes it."""
-    save_backbone(folder, config, params, dtype)
-    tokenizer = {"tokenizer_class": "ByT5Tokenizer", "extra_ids": 125}
-    (folder / "tokenizer_config.json").write_text(json.dumps(tokenizer, indent=2) + "\n")
+    tokenizer = json.dumps({"tokenizer_class": "ByT5Tokenizer", "extra_ids": 125}, indent=2) + "\n"
+    files = {"tokenizer_config.json": tokenizer.encode()}
+    # A resumed run comes here again, with the same weights or with more steps behind them.
+    save_backbone(folder, config, params, dtype, files=files, overwrite=True)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -8,7 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mpt_jax.models.hf_names import hf_tensor, to_hf_config
+from mpt_jax.models.formats.hf_config import to_hf_config
+from mpt_jax.models.formats.hf_names import hf_tensor
 from mpt_jax.models.t5 import T5Config, init_params
 
 SEED = 8  # With it some decoded rows end early, and beams differ from greedy, in both versions.
@@ -19,6 +20,7 @@ DEPTHS = dict(num_encoder_layers=3, num_decoder_layers=2)
 CONFIGS = {
     "v1_0": T5Config(**SIZES, **DEPTHS, mlp_activations=("relu",), logits_via_embedding=True),
     "v1_1": T5Config(**SIZES, **DEPTHS, mlp_activations=("gelu", "linear")),
+    "umt5": T5Config(**SIZES, **DEPTHS, relpos_per_layer=True),
 }
 # Three inputs with padding behind the shorter ones, and their targets.
 INPUTS = np.array(
@@ -28,14 +30,21 @@ TARGETS = np.array([[6, 14, 3, 1, 0], [22, 1, 0, 0, 0], [9, 5, 17, 28, 1]], np.i
 DECODER_INPUTS = np.concatenate([np.zeros((3, 1), np.int32), TARGETS[:, :-1]], axis=1)
 
 # Parameters whose gradients are recorded: one of each kind, early and late.
+SHARED_POSITIONS = ("encoder/relpos_bias/rel_embedding", "decoder/relpos_bias/rel_embedding")
+OWN_POSITIONS = (
+    "encoder/layers_2/relpos_bias/rel_embedding",
+    "decoder/layers_0/relpos_bias/rel_embedding",
+)
 RECORDED_GRADIENTS = (
-    "encoder/relpos_bias/rel_embedding",
-    "decoder/relpos_bias/rel_embedding",
     "encoder/layers_0/attention/query/kernel",
     "encoder/layers_2/mlp/wo/kernel",
     "decoder/layers_0/encoder_decoder_attention/value/kernel",
     "decoder/layers_1/pre_mlp_layer_norm/scale",
 )
+
+
+def gradients_to_record(config: T5Config) -> tuple[str, ...]:
+    return RECORDED_GRADIENTS + (OWN_POSITIONS if config.relpos_per_layer else SHARED_POSITIONS)
 
 
 @functools.cache
@@ -62,11 +71,11 @@ def torch_model(config: T5Config, params: dict):
     import torch
     import transformers
 
-    model = transformers.T5ForConditionalGeneration(
-        transformers.T5Config(**to_hf_config(config, "float32"))
-    )
+    values = to_hf_config(config, "float32")
+    model_class = getattr(transformers, values["architectures"][0])
+    model = model_class(model_class.config_class(**values))
     if not config.logits_via_embedding:
-        # transformers 5 keeps the output layer tied to the embeddings whatever the config says.
+        # transformers 5 ties the output layer of every new model, whatever the config says.
         model.lm_head.weight = torch.nn.Parameter(model.lm_head.weight.detach().clone())
     named = dict(model.named_parameters())
     for path, leaf in flax.traverse_util.flatten_dict(params, sep="/").items():
@@ -116,5 +125,5 @@ def make_torch_model():
 
 
 @pytest.fixture
-def recorded_gradients() -> tuple[str, ...]:
-    return RECORDED_GRADIENTS
+def recorded_gradients(config) -> tuple[str, ...]:
+    return gradients_to_record(config)

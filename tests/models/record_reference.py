@@ -12,13 +12,13 @@ from conftest import (
     CONFIGS,
     DECODER_INPUTS,
     INPUTS,
-    RECORDED_GRADIENTS,
     TARGETS,
+    gradients_to_record,
     seeded_params,
     torch_model,
 )
 
-from mpt_jax.models.hf_names import hf_tensor
+from mpt_jax.models.formats.hf_names import hf_tensor
 
 FOLDER = Path(__file__).parent / "reference"
 DECODED_LENGTH = 8
@@ -44,7 +44,7 @@ def record(version: str) -> dict[str, np.ndarray]:
     loss.backward()
     outputs = {"logits": logits, "loss": loss, "gradient inputs": embedded.grad}
     named = dict(model.named_parameters())
-    for path in RECORDED_GRADIENTS:
+    for path in gradients_to_record(config):
         tensor = hf_tensor(path)
         gradient = named[tensor.name].grad
         outputs[f"gradient {path}"] = gradient.T if tensor.transposed else gradient

@@ -12,7 +12,7 @@ import pytest
 
 from mpt_jax.cli import main
 from mpt_jax.methods.prompt_file import load_prompt_file
-from mpt_jax.models.checkpoint_io import save_backbone
+from mpt_jax.models.formats.hf_writer import save_backbone
 from mpt_jax.models.t5 import T5Config, init_params
 from mpt_jax.partitioning import make_mesh
 from mpt_jax.stages import backbone as backbone_stage

@@ -1,7 +1,7 @@
 """What a reader of backbone files offers, and the check that a file holds exactly what is needed."""
 
 from collections.abc import Mapping
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import jax
 import numpy as np
@@ -15,6 +15,7 @@ MOST_LISTED = 20
 Shape = tuple[int, ...]
 
 
+@runtime_checkable
 class Weights(Protocol):
     """A backbone's weights where they lie. Opening reads shapes only, and checks all of them.
 

@@ -8,8 +8,10 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from mpt_jax.models.checkpoint_io import fingerprint, load_backbone, save_backbone
-from mpt_jax.models.hf_names import from_hf_config, to_hf_config
+from mpt_jax.models.fingerprint import fingerprint
+from mpt_jax.models.formats.hf_config import from_hf_config, to_hf_config
+from mpt_jax.models.formats.hf_writer import save_backbone
+from mpt_jax.models.formats.loading import load_backbone
 from mpt_jax.models.layer_stacking import stack_layers, unstack_layers
 from mpt_jax.models.t5 import T5Config
 
@@ -117,8 +119,8 @@ def test_activation_names(projection, activations):
 
 def test_configurations_that_are_no_t5_are_refused():
     values = to_hf_config(T5Config(32, 16, 2, 6, 24, 1, 2), "float32")
-    with pytest.raises(ValueError, match="umt5"):
-        from_hf_config(values | {"model_type": "umt5"})
+    with pytest.raises(ValueError, match="longt5"):
+        from_hf_config(values | {"model_type": "longt5"})
     with pytest.raises(ValueError, match="gated-swish"):
         from_hf_config(values | {"feed_forward_proj": "gated-swish"})
     with pytest.raises(ValueError, match="d_model"):

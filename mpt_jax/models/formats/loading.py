@@ -1,0 +1,149 @@
+"""Weights from a file onto a mesh, one tensor at a time."""
+
+import os
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax.traverse_util import flatten_dict, unflatten_dict
+from jax.sharding import Mesh, NamedSharding
+
+from mpt_jax.models.fingerprint import Fingerprint
+from mpt_jax.models.formats.hf_folder import HuggingFaceWeights
+from mpt_jax.models.formats.weights import Shape, Weights, parameter_shapes
+from mpt_jax.models.layer_stacking import stack_layers, stacked_place
+from mpt_jax.models.t5 import T5Config, logical_axes
+from mpt_jax.partitioning import make_mesh, tree_shardings
+
+
+class Loaded(NamedTuple):
+    """A backbone's weights on the mesh.
+
+    Attributes:
+        params: the tree, unrolled or scanned as the config asks, in its dtype.
+        stored: fingerprint of the weights as the file holds them.
+        placed: fingerprint of the weights as they lie on the mesh, where the dtype may have rounded.
+    """
+
+    params: dict
+    stored: str
+    placed: str
+
+
+def open_weights(folder: str | os.PathLike[str]) -> Weights:
+    """A reader for whatever kind of backbone lies in the folder.
+
+    Raises:
+        FileNotFoundError, ValueError: see the readers.
+    """
+    return HuggingFaceWeights(folder)
+
+
+def load(weights: Weights, config: T5Config, mesh: Mesh) -> Loaded:
+    """Streams weights onto the mesh; beyond what this host keeps there is about one tensor in memory.
+
+    With `scan_layers` a stack's weights are collected on the host until all of its layers are there.
+
+    Args:
+        weights: the reader.
+        config: its config, or one that differs in dtype, scan_layers and remat.
+        mesh: where to; every device gets its part of each weight, by the standard axis rules.
+
+    Raises:
+        ValueError: a weight holds NaN or infinity.
+        UserError: a dimension does not divide over the mesh.
+    """
+    dtype = jnp.dtype(config.dtype)
+    flat = parameter_shapes(weights.config)
+    tree = unflatten_dict({path: jax.ShapeDtypeStruct(flat[path], dtype) for path in flat}, sep="/")
+    if config.scan_layers:
+        tree = jax.eval_shape(stack_layers, tree)
+    shardings = flatten_dict(tree_shardings(mesh, logical_axes(config), tree), sep="/")
+    shapes = flatten_dict(tree, sep="/")
+    stored, placed = Fingerprint(), Fingerprint()
+    pending: dict[str, _Stacked] = {}
+    params: dict[str, jax.Array] = {}
+    for path in sorted(flat):
+        values = weights.read(path)
+        _refuse_not_finite(path, values)
+        stored.add(path, values)
+        values = values.astype(dtype, copy=False)
+        placed.add(path, values)
+        where, layer = stacked_place(path) if config.scan_layers else (path, None)
+        shape, sharding = shapes[where].shape, shardings[where]
+        if layer is None:
+            params[where] = _spread(values, sharding)
+            continue
+        stack = pending.setdefault(where, _Stacked(shape, dtype, sharding))
+        stack.put(layer, values)
+        if stack.complete:
+            params[where] = pending.pop(where).array()
+    return Loaded(unflatten_dict(params, sep="/"), stored.hexdigest(), placed.hexdigest())
+
+
+def load_backbone(folder: str | os.PathLike[str]) -> tuple[T5Config, dict]:
+    """A backbone's shape and its weights: unrolled, in float32, whole on every device.
+
+    The config asks for float32 compute and unrolled layers; to change that, use
+    `dataclasses.replace` and, for scanned layers, `layer_stacking.stack_layers`.
+
+    Raises:
+        FileNotFoundError, ValueError: see `open_weights` and `load`.
+    """
+    weights = open_weights(folder)
+    return weights.config, load(weights, weights.config, make_mesh()).params
+
+
+def _spread(values: np.ndarray, sharding: NamedSharding) -> jax.Array:
+    """A whole weight onto the devices; each takes its part."""
+    return jax.make_array_from_callback(
+        values.shape, sharding, lambda index: np.ascontiguousarray(values[index])
+    )
+
+
+Bounds = tuple[tuple[int | None, int | None], ...]
+
+
+class _Stacked:
+    """A scanned weight on its way to the devices: the parts that this host's devices keep of it.
+
+    Layers arrive one by one; the axis of layers is never split over devices.
+    """
+
+    def __init__(self, shape: Shape, dtype: np.dtype, sharding: NamedSharding):
+        self._shape, self._sharding = shape, sharding
+        self._missing = shape[0]
+        self._parts: dict[Bounds, np.ndarray] = {}
+        for index in sharding.addressable_devices_indices_map(shape).values():
+            part = np.broadcast_to(np.empty((), dtype), shape)[index]
+            self._parts.setdefault(_bounds(index), np.empty(part.shape, dtype))
+
+    def put(self, layer: int, values: np.ndarray) -> None:
+        for bounds, part in self._parts.items():
+            part[layer] = values[tuple(slice(*pair) for pair in bounds[1:])]
+        self._missing -= 1
+
+    @property
+    def complete(self) -> bool:
+        return not self._missing
+
+    def array(self) -> jax.Array:
+        return jax.make_array_from_callback(
+            self._shape, self._sharding, lambda index: self._parts[_bounds(index)]
+        )
+
+
+def _bounds(index: Any) -> Bounds:
+    """The slices of an index as something that can be a key."""
+    return tuple((part.start, part.stop) for part in index)
+
+
+def _refuse_not_finite(path: str, values: np.ndarray) -> None:
+    wrong = values.size - int(np.count_nonzero(np.isfinite(values)))
+    if not wrong:
+        return
+    raise ValueError(
+        f"the weight {path} holds {wrong} of {values.size} numbers that are NaN or infinite; the file is "
+        "damaged, or the model diverged while it was trained. Take another copy of it."
+    )
