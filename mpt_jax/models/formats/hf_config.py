@@ -3,6 +3,8 @@
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
+
 from mpt_jax.models.t5 import EOS_ID, PAD_ID, T5Config
 
 ARCHITECTURES = {
@@ -23,6 +25,7 @@ SIZES = {  # Hugging Face's key: ours
     "relative_attention_max_distance": "relpos_max_distance",
 }
 RATES = ("layer_norm_epsilon", "dropout_rate")  # called alike in both
+MOST_LAYERS = 1000
 REQUIRED = ("vocab_size", "d_model", "num_heads", "d_kv", "d_ff", "num_layers")
 
 
@@ -93,8 +96,9 @@ def from_hf_config(values: Mapping[str, Any], *, has_head: bool | None = None) -
 
 
 def _size(key: str, value: Any) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise ValueError(f"{key}: got {value!r}, expected a whole number above 0.")
+    most = MOST_LAYERS if key.endswith("layers") else np.iinfo(np.int32).max
+    if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= most:
+        raise ValueError(f"{key}: got {value!r}, expected a whole number from 1 to {most:,}.")
     return value
 
 

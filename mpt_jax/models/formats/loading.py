@@ -1,13 +1,14 @@
 """Weights from a file onto a mesh, one tensor at a time."""
 
 import os
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
-from jax.sharding import Mesh, NamedSharding
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jaxtyping import Array, Float, Int
 
 from mpt_jax.models.fingerprint import Fingerprint
 from mpt_jax.models.formats.hf_folder import HuggingFaceWeights
@@ -43,8 +44,6 @@ def open_weights(folder: str | os.PathLike[str]) -> Weights:
 def load(weights: Weights, config: T5Config, mesh: Mesh) -> Loaded:
     """Streams weights onto the mesh; beyond what this host keeps there is about one tensor in memory.
 
-    With `scan_layers` a stack's weights are collected on the host until all of its layers are there.
-
     Args:
         weights: the reader.
         config: its config, or one that differs in dtype, scan_layers and remat.
@@ -74,11 +73,14 @@ def load(weights: Weights, config: T5Config, mesh: Mesh) -> Loaded:
         shape, sharding = shapes[where].shape, shardings[where]
         if layer is None:
             params[where] = _spread(values, sharding)
-            continue
-        stack = pending.setdefault(where, _Stacked(shape, dtype, sharding))
-        stack.put(layer, values)
-        if stack.complete:
-            params[where] = pending.pop(where).array()
+        else:
+            if where not in pending:
+                pending[where] = _Stacked(shape, dtype, sharding)
+            stack = pending[where]
+            stack.put(layer, values)
+            if stack.complete:
+                params[where] = pending.pop(where).array
+        del values  # before the next one is read
     return Loaded(unflatten_dict(params, sep="/"), stored.hexdigest(), placed.hexdigest())
 
 
@@ -102,41 +104,32 @@ def _spread(values: np.ndarray, sharding: NamedSharding) -> jax.Array:
     )
 
 
-Bounds = tuple[tuple[int | None, int | None], ...]
-
-
 class _Stacked:
-    """A scanned weight on its way to the devices: the parts that this host's devices keep of it.
-
-    Layers arrive one by one; the axis of layers is never split over devices.
-    """
+    """A scanned weight in the making: its layers are written into place on the devices, one by one."""
 
     def __init__(self, shape: Shape, dtype: np.dtype, sharding: NamedSharding):
-        self._shape, self._sharding = shape, sharding
+        self._layers = NamedSharding(
+            sharding.mesh, PartitionSpec(*sharding.spec[1:])
+        )  # the axis of layers is never split
+        self._put = jax.jit(_write_layer, donate_argnums=0, out_shardings=sharding)
+        self.array: jax.Array = jax.jit(jnp.zeros, static_argnums=(0, 1), out_shardings=sharding)(
+            shape, dtype
+        )
         self._missing = shape[0]
-        self._parts: dict[Bounds, np.ndarray] = {}
-        for index in sharding.addressable_devices_indices_map(shape).values():
-            part = np.broadcast_to(np.empty((), dtype), shape)[index]
-            self._parts.setdefault(_bounds(index), np.empty(part.shape, dtype))
 
     def put(self, layer: int, values: np.ndarray) -> None:
-        for bounds, part in self._parts.items():
-            part[layer] = values[tuple(slice(*pair) for pair in bounds[1:])]
+        self.array = self._put(self.array, _spread(values, self._layers), layer)
         self._missing -= 1
 
     @property
     def complete(self) -> bool:
         return not self._missing
 
-    def array(self) -> jax.Array:
-        return jax.make_array_from_callback(
-            self._shape, self._sharding, lambda index: self._parts[_bounds(index)]
-        )
 
-
-def _bounds(index: Any) -> Bounds:
-    """The slices of an index as something that can be a key."""
-    return tuple((part.start, part.stop) for part in index)
+def _write_layer(
+    stacked: Float[Array, "N ..."], values: Float[Array, "..."], layer: Int[Array, ""]
+) -> Float[Array, "N ..."]:
+    return jax.lax.dynamic_update_index_in_dim(stacked, values, layer, axis=0)
 
 
 def _refuse_not_finite(path: str, values: np.ndarray) -> None:
