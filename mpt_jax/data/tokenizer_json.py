@@ -32,12 +32,17 @@ class TokenizerJsonVocabulary(VocabularyBase):
     the same vocabulary, read by seqio, gives the same ids but for these texts:
 
     - a special token spelt out (`</s>`, `<pad>`, `<unk>`) is its id here, plain characters there;
-    - `<extra_id_0>` is a sentinel anywhere here, only at the start of a word there; the rest of the
-      word behind it begins a new word here;
-    - U+0085 parts words here, and is dropped there;
-    - vocabularies with byte pieces (mT5): if the file does not say `byte_fallback`, a character
-      without a piece is unknown here, and bytes there;
-    - runs of spaces, where the model file says that they are to be kept.
+    - `<extra_id_0>` is a sentinel anywhere here, only at the start of a word there; what stands
+      behind it without a space begins a new word here (in files of transformers 5);
+    - U+0085 is a space here (in files of transformers 4 at the end of a text), a character there;
+    - vocabularies with byte pieces (mT5, umT5): these files mostly say `byte_fallback: false`, so
+      that a character without a piece is unknown here, and bytes there;
+    - model files without a normaliser, or that keep runs of spaces: transformers turns all white
+      space into single spaces.
+
+    transformers 5 reads a T5's or mT5's `tokenizer.json` as if it had written it itself, whatever
+    the file says; here, as in transformers 4, the file counts. Files that 5 has saved, and those of
+    umT5, read the same either way.
 
     `decode` writes what seqio writes, so that scores do not depend on the form of the file; byte
     pieces that are no UTF-8 become U+FFFD.
@@ -136,7 +141,7 @@ def _pieces(model: dict[str, Any], path: Path) -> list[tuple[str, float]]:
         raise _damaged(path, "its model names no 'unk_id'")
     try:
         return [(str(text), float(score)) for text, score in model["vocab"]]
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise _damaged(path, "its 'vocab' is no list of pieces with scores") from error
 
 

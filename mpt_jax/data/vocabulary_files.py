@@ -38,7 +38,7 @@ def open_vocabulary(name: str) -> Vocabulary:
     if name == BYTES:
         return ByteVocabulary()
     path = Path(name)
-    if path.is_dir():
+    if name and path.is_dir():
         return vocabulary_of(path)
     if path.is_file() and path.suffix == ".model":
         return _sentencepiece(path)
@@ -129,7 +129,7 @@ def _extra_ids(settings: dict[str, Any], folder: Path, default: int) -> int:
             if named:
                 return len(named)
     number = settings.get("extra_ids", default)
-    if not isinstance(number, int) or not 0 <= number <= _MOST_SENTINELS:
+    if type(number) is not int or not 0 <= number <= _MOST_SENTINELS:
         raise UserError(
             f"{folder / _SETTINGS}: extra_ids is {number!r}; expected the number of sentinels above "
             f"the pieces, 0 to {_MOST_SENTINELS} (T5 has {_USUAL_SENTINELS})."

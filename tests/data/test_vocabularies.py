@@ -137,7 +137,7 @@ def test_pickled_vocabularies_still_read(model_file):
 
 def test_a_model_with_other_special_ids_is_refused(tmp_path):
     path = train_sentencepiece(tmp_path, "wrong", pad_id=1, eos_id=0)
-    with pytest.raises(UserError, match=r"ids \(1, 0, 2\); T5 needs \(0, 1, 2\)"):
+    with pytest.raises(UserError, match=r"\(padding, EOS\) ids \(1, 0\); a T5 has \(0, 1\)"):
         SentencePieceVocabulary(path)
 
 
