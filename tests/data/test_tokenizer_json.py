@@ -47,8 +47,7 @@ def test_ids_are_those_that_transformers_gave(vocabularies, recorded, pair):
 
 def test_bytes_are_those_that_transformers_gave(recorded):
     for text, ids in zip(recorded["texts"], recorded["ByT5"], strict=True):
-        spelt_out = any(word in text for word in SPELT_OUT[:3] + ("<extra_id_0>", "<extra_id_99>"))
-        if not spelt_out and "<extra_id_" not in text:
+        if not any(word in text for word in SPELT_OUT):
             assert ByteVocabulary().encode(text) == ids, repr(text)
 
 
@@ -216,9 +215,8 @@ def test_tokens_added_by_a_user_lie_above(changed, vocabularies, models):
         (lambda it: it.model.update(vocab=[["<pad>", 10**400]]), "no list of pieces"),
         (lambda it: it.model["vocab"].append(["▁", 0.0]), "it has a piece twice"),
         (lambda it: it.file.pop("model"), "it has no 'model'"),
-        (lambda it: it.file["normalizer"].update(precompiled_charsmap="%%"), "charsmap"),
-        (lambda it: it.file["normalizer"].update(precompiled_charsmap="AAAA"), "charsmap"),
-        (lambda it: it.file["normalizer"].update(precompiled_charsmap="/////w=="), "charsmap"),
+        (lambda it: it.file["normalizer"].update(precompiled_charsmap="%%"), "Precompiled"),
+        (lambda it: it.file["normalizer"].update(precompiled_charsmap="AAAA"), "Precompiled"),
         (lambda it: it.file.update(normalizer={"type": "No"}), "cannot be read as a vocabulary"),
         (lambda it: it.file.update(normalizer=[]), "cannot be read as a vocabulary"),
     ],
