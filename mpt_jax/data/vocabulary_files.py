@@ -118,16 +118,14 @@ def _extra_ids(settings: dict[str, Any], folder: Path, default: int) -> int:
 
     ByT5's tokenizer saves `extra_ids` as 0 and its sentinels by name, so names count first.
     """
-    lists = (
-        settings.get("extra_special_tokens"),  # transformers 5
-        settings.get("additional_special_tokens"),  # transformers 4
-        list((settings.get("added_tokens_decoder") or {}).values()),
-    )
-    for tokens in lists:
-        if isinstance(tokens, list):
-            named = {text for token in tokens if SENTINEL.fullmatch(text := _text(token))}
-            if named:
-                return len(named)
+    # The first is transformers 5's, the second 4's; the last is in both.
+    for key in ("extra_special_tokens", "additional_special_tokens", "added_tokens_decoder"):
+        tokens = settings.get(key)
+        if isinstance(tokens, dict):
+            tokens = list(tokens.values())
+        listed = tokens if isinstance(tokens, list) else []
+        if named := {text for token in listed if SENTINEL.fullmatch(text := _text(token))}:
+            return len(named)
     number = settings.get("extra_ids", default)
     if type(number) is not int or not 0 <= number <= _MOST_SENTINELS:
         raise UserError(

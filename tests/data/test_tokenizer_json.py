@@ -190,6 +190,18 @@ def test_a_file_that_cuts_and_pads_does_neither_here(changed, vocabularies):
     )
 
 
+def test_the_spelling_of_older_releases(changed, vocabularies, recorded):
+    def spelt(it):
+        words = {"type": "Metaspace", "replacement": "▁", "add_prefix_space": True}
+        it.file["decoder"] = words
+        it.file["pre_tokenizer"]["pretokenizers"][1] = words
+        del it.model["type"], it.model["byte_fallback"]
+
+    old, new = changed(spelt), vocabularies["t5", "saved by 5"]
+    assert [old.encode(t) for t in recorded["texts"]] == [new.encode(t) for t in recorded["texts"]]
+    assert old.pieces_fingerprint() == new.pieces_fingerprint()
+
+
 def test_tokens_added_by_a_user_lie_above(changed, vocabularies, models):
     plain = vocabularies["t5", "saved by 5"]
     flags = dict.fromkeys(("single_word", "lstrip", "rstrip", "normalized", "special"), False)

@@ -84,6 +84,7 @@ def test_what_names_none_is_refused(name):
         ({"additional_special_tokens": [{"content": "<extra_id_0>"}], "extra_ids": 1}, 1),
         ({"added_tokens_decoder": {"66": {"content": "<extra_id_0>"}}}, 1),
         ({"extra_special_tokens": {"image_token": "<image>"}, "extra_ids": 3}, 3),
+        ({"added_tokens_decoder": [1, None], "extra_special_tokens": 5, "extra_ids": 3}, 3),
     ],
 )
 def test_sentinels_above_the_pieces(tmp_path, model, described, sentinels):
