@@ -66,9 +66,8 @@ class TokenizerJsonVocabulary(VocabularyBase):
             self._tokenizer = Tokenizer.from_str(content)
         except (KeyboardInterrupt, SystemExit):
             raise
-        except (
-            BaseException
-        ) as error:  # a panic of the library, as on a broken map, is no Exception
+        except BaseException as error:
+            # Nothing narrower: a panic of the library, as on a broken map, is no Exception.
             raise _damaged(self._path, str(error)) from error
         character_map = _character_map(described.get("normalizer"))
         # The file may ask for both; rows are cut and padded elsewhere.
