@@ -203,7 +203,7 @@ def check_vocabulary(name: str, backbone: Vocabulary) -> None:
         UserError: they are not; with both vocabularies.
     """
     own = task_vocabulary(name)
-    if own.fingerprint() != backbone.fingerprint() or own.vocab_size > backbone.vocab_size:
+    if not backbone.accepts(own):
         raise UserError(
             f"Task {name!r} is registered with {own.describe()}, but the backbone has "
             f"{backbone.describe()}. Register the task with the backbone's vocabulary, or choose "

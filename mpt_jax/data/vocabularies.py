@@ -7,9 +7,12 @@ from __future__ import annotations
 
 import hashlib
 import importlib
+import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
 
 from mpt_jax.errors import UserError
 
@@ -47,26 +50,42 @@ class Vocabulary(Protocol):
         """Equal for two vocabularies exactly if they read and write text with the same ids."""
         ...
 
+    def pieces_fingerprint(self) -> str:
+        """Equal if the ids stand for the same pieces, cut from text by the same scores.
+
+        It leaves out what a model file and a `tokenizer.json` of one vocabulary disagree about:
+        spaces, and special tokens spelt out in a text.
+        """
+        ...
+
+    def accepts(self, other: Vocabulary) -> bool:
+        """Whether ids that `other` made mean the same to a model that has this vocabulary."""
+        ...
+
     def describe(self) -> str:
         """Kind, size and fingerprint, for messages."""
         ...
 
 
-class _Base:
-    """The half of a vocabulary that bytes and pieces share."""
+class VocabularyBase:
+    """The half of a vocabulary that all kinds share."""
 
     eos_id = EOS_ID
     pad_id = PAD_ID
     unk_id = 2
 
-    def _until_eos(self, ids: Iterable[int], known: int) -> list[int]:
+    def until_eos(self, ids: Iterable[int], known: int) -> list[int]:
         """`ids` with those from `known` up made unknown, cut behind the first EOS (as seqio)."""
         clean = [self.unk_id if i >= known else int(i) for i in ids]
         return clean[: clean.index(EOS_ID) + 1] if EOS_ID in clean else clean
 
 
-class ByteVocabulary(_Base):
+class ByteVocabulary(VocabularyBase):
     """UTF-8 bytes from id 3 up, as `seqio.ByteVocabulary` (ByT5, Xue et al. 2022).
+
+    transformers' `ByT5Tokenizer` gives the same ids, except where a text spells out a special token:
+    it makes one id of `</s>`, `<pad>`, `<unk>` (and drops the spaces beside them) and of
+    `<extra_id_7>` (259 + 7), which here, as in seqio and in ByT5's pretraining, are bytes like any.
 
     Args:
         extra_ids: ids at the top that stand for no text (ByT5 has 125, which makes 384 in all).
@@ -87,7 +106,7 @@ class ByteVocabulary(_Base):
 
     def decode(self, ids: Iterable[int]) -> str:
         """The text up to the first EOS; ids that are no bytes and broken UTF-8 are left out."""
-        clean = self._until_eos(ids, self._KNOWN)
+        clean = self.until_eos(ids, self._KNOWN)
         content = bytes(i - self._SPECIAL for i in clean if i >= self._SPECIAL)
         return content.decode("utf-8", errors="ignore")
 
@@ -95,11 +114,17 @@ class ByteVocabulary(_Base):
         # Extra ids stand for no text, so seqio.ByteVocabulary() serves a ByT5 of 384 ids as well.
         return hashlib.sha256(b"byte").hexdigest()
 
+    def pieces_fingerprint(self) -> str:
+        return self.fingerprint()
+
+    def accepts(self, other: Vocabulary) -> bool:
+        return other.fingerprint() == self.fingerprint() and other.vocab_size <= self.vocab_size
+
     def describe(self) -> str:
         return f"byte vocabulary ({self.vocab_size} ids, fingerprint {self.fingerprint()[:12]})"
 
 
-class SentencePieceVocabulary(_Base):
+class SentencePieceVocabulary(VocabularyBase):
     """A SentencePiece model, as `seqio.SentencePieceVocabulary`.
 
     Args:
@@ -110,8 +135,7 @@ class SentencePieceVocabulary(_Base):
         normalizer_overrides: a serialised `NormalizerSpec` merged into the model's own.
 
     Raises:
-        UserError: the file is no SentencePiece model, or its padding, EOS and unknown ids are
-            not 0, 1 and 2.
+        UserError: the file is no SentencePiece model, or its padding and EOS ids are not 0 and 1.
     """
 
     def __init__(
@@ -132,10 +156,7 @@ class SentencePieceVocabulary(_Base):
         try:
             proto = pb2.ModelProto.FromString(content)
         except Exception as error:  # protobuf's DecodeError moves between its versions
-            raise UserError(
-                f"{self._name} is not a SentencePiece model: {error}. Expected the `.model` file "
-                "that the checkpoint came with (spiece.model or sentencepiece.model)."
-            ) from error
+            raise self._no_model(error) from error
         numbers = range(extra_ids)
         for i in reversed(numbers) if reverse_extra_ids else numbers:
             proto.pieces.add(
@@ -148,14 +169,24 @@ class SentencePieceVocabulary(_Base):
             proto.normalizer_spec.MergeFrom(overrides)
             proto.denormalizer_spec.MergeFrom(overrides)
         self._processor = sentencepiece.SentencePieceProcessor()
-        self._processor.LoadFromSerializedProto(proto.SerializeToString())
+        try:
+            self._processor.LoadFromSerializedProto(proto.SerializeToString())
+        except RuntimeError as error:
+            raise self._no_model(error) from error
+        check_special_ids(self._name, self._processor.pad_id(), self._processor.eos_id())
+        self.unk_id = self._processor.unk_id()
         self._fingerprint = _sentencepiece_fingerprint(proto)
-        special = (self._processor.pad_id(), self._processor.eos_id(), self._processor.unk_id())
-        if special != (PAD_ID, EOS_ID, self.unk_id):
-            raise UserError(
-                f"{self._name} has (padding, EOS, unknown) ids {special}; T5 needs (0, 1, 2). "
-                "Train the model with --pad_id=0 --eos_id=1 --unk_id=2."
-            )
+        self._pieces_fingerprint = pieces_fingerprint(
+            proto.trainer_spec.model_type,
+            ((piece.piece, piece.score) for piece in proto.pieces),
+            proto.normalizer_spec.precompiled_charsmap,
+        )
+
+    def _no_model(self, error: Exception) -> UserError:
+        return UserError(
+            f"{self._name} is not a SentencePiece model, or not a whole one: {error}. Expected the "
+            "`.model` file that the checkpoint came with (spiece.model or sentencepiece.model)."
+        )
 
     @property
     def vocab_size(self) -> int:
@@ -165,10 +196,16 @@ class SentencePieceVocabulary(_Base):
         return self._processor.EncodeAsIds(text)
 
     def decode(self, ids: Iterable[int]) -> str:
-        return self._processor.DecodeIds(self._until_eos(ids, self.vocab_size))
+        return self._processor.DecodeIds(self.until_eos(ids, self.vocab_size))
 
     def fingerprint(self) -> str:
         return self._fingerprint
+
+    def pieces_fingerprint(self) -> str:
+        return self._pieces_fingerprint
+
+    def accepts(self, other: Vocabulary) -> bool:
+        return other.fingerprint() == self._fingerprint
 
     def describe(self) -> str:
         return (
@@ -191,6 +228,39 @@ def _sentencepiece_fingerprint(proto: Any) -> str:
     flags = (spec.add_dummy_prefix, spec.remove_extra_whitespaces, spec.escape_whitespaces)
     digest.update(repr(flags).encode() + spec.precompiled_charsmap)
     return digest.hexdigest()
+
+
+SENTINEL = re.compile(r"▁?(<extra_id_\d+>)")
+UNIGRAM = 1  # in SentencePiece's enum of model types
+
+
+def pieces_fingerprint(
+    model_type: int, pieces: Iterable[tuple[str, float]], character_map: bytes
+) -> str:
+    """What `Vocabulary.pieces_fingerprint` promises.
+
+    Args:
+        model_type: of SentencePiece's enum.
+        pieces: text and score of each id; a score counts as the float32 that model files hold.
+        character_map: SentencePiece's compiled normaliser, empty if there is none.
+    """
+    digest = hashlib.sha256(f"pieces of model type {model_type}\n".encode())
+    for text, score in pieces:
+        # seqio writes a sentinel with the mark of a word's start, Hugging Face without it.
+        sentinel = SENTINEL.fullmatch(text)
+        digest.update(f"{sentinel[1] if sentinel else text}\0{np.float32(score)}\n".encode())
+    digest.update(character_map)
+    return digest.hexdigest()
+
+
+def check_special_ids(name: str, pad_id: int | None, eos_id: int | None) -> None:
+    """Raises UserError unless padding and EOS have the ids that they have in every T5."""
+    if (pad_id, eos_id) != (PAD_ID, EOS_ID):
+        raise UserError(
+            f"{name} has the (padding, EOS) ids ({pad_id}, {eos_id}); a T5 has (0, 1). This is the "
+            "vocabulary of another kind of model; SentencePiece trains one for T5 with "
+            "--pad_id=0 --eos_id=1 --unk_id=2 --bos_id=-1."
+        )
 
 
 def from_seqio(vocabulary: Any) -> Vocabulary:

@@ -1,7 +1,6 @@
 """Opening the frozen model that a stage works on: weights, network, vocabulary, identity."""
 
 import dataclasses
-import json
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +8,8 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from mpt_jax.data.vocabularies import ByteVocabulary, SentencePieceVocabulary, Vocabulary
+from mpt_jax.data.vocabularies import Vocabulary
+from mpt_jax.data.vocabulary_files import open_vocabulary, vocabulary_of
 from mpt_jax.errors import UserError
 from mpt_jax.models.fingerprint import fingerprint
 from mpt_jax.models.formats.loading import load, open_weights
@@ -72,6 +72,8 @@ class BackboneSource:
     Attributes:
         path: a folder with `config.json`, `model.safetensors` and the vocabulary; "embedded" is the
             small one that is shipped.
+        vocabulary: a `.model` file, a `tokenizer.json`, a folder that holds one, or "bytes"; None
+            looks for it beside the weights.
         dtype: of activations and matrix products, "float32" or "bfloat16" (accelerators).
         scan_layers: run the blocks in a loop: compile time then does not grow with depth.
         remat: "none", "dots" or "full"; see `T5Config`.
@@ -79,6 +81,7 @@ class BackboneSource:
     """
 
     path: str = EMBEDDED
+    vocabulary: str | None = None
     dtype: str = "float32"
     scan_layers: bool = False
     remat: str = "none"
@@ -100,7 +103,8 @@ class BackboneSource:
             weights = open_weights(folder)
         except (OSError, ValueError) as error:
             raise UserError(f"The backbone in {folder} cannot be read: {error}") from error
-        vocabulary = vocabulary_of(folder)
+        named = self.vocabulary
+        vocabulary = vocabulary_of(folder) if named is None else open_vocabulary(named)
         if vocabulary.vocab_size > weights.config.vocab_size:
             raise UserError(
                 f"{folder}: the {vocabulary.describe()} has more ids than the model's embedding "
@@ -116,23 +120,3 @@ class BackboneSource:
             raise UserError(f"The backbone in {folder} cannot be read: {error}") from error
         name = EMBEDDED if self.path == EMBEDDED else folder.resolve().name
         return Backbone(name, Transformer(config), params, vocabulary, identity, placed, mesh)
-
-
-def vocabulary_of(folder: Path) -> Vocabulary:
-    """The vocabulary that lies beside a backbone's weights.
-
-    Raises:
-        UserError: the folder holds none that is known.
-    """
-    described = {}
-    if (settings := folder / "tokenizer_config.json").is_file():
-        described = json.loads(settings.read_text())
-    if (model := folder / "spiece.model").is_file():
-        # T5's sentinels lie above the pieces; a tokenizer that says nothing has its usual hundred.
-        return SentencePieceVocabulary(model, described.get("extra_ids", 100))
-    if described.get("tokenizer_class") == "ByT5Tokenizer":
-        return ByteVocabulary(described.get("extra_ids", 125))
-    raise UserError(
-        f"{folder} holds no vocabulary: expected spiece.model (SentencePiece) or a "
-        "tokenizer_config.json that names ByT5Tokenizer (bytes). Copy it from where the model is from."
-    )

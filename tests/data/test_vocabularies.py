@@ -1,4 +1,5 @@
 import pickle
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
@@ -21,9 +22,8 @@ def train_sentencepiece(folder, name, **flags):
         sentence_iterator=iter(SENTENCES),
         model_prefix=str(folder / name),
         vocab_size=40,
-        bos_id=-1,
         minloglevel=2,
-        **({"pad_id": 0, "eos_id": 1, "unk_id": 2} | flags),
+        **({"pad_id": 0, "eos_id": 1, "unk_id": 2, "bos_id": -1} | flags),
     )
     return folder / f"{name}.model"
 
@@ -130,6 +130,23 @@ def test_a_file_that_holds_its_sentinels_is_the_same_vocabulary(model_file):
     assert inside.fingerprint() == SentencePieceVocabulary(model_file, 2).fingerprint()
 
 
+def test_fingerprints_stay_what_prompt_files_and_stores_say():
+    model = Path(__file__).parent / "reference" / "spiece_without_map.model"
+    vocabularies = {
+        "1c31626f568a": ByteVocabulary(),
+        "72b89a170965": SentencePieceVocabulary(model),
+        "0276b74f7fbb": SentencePieceVocabulary(model, 100),
+    }
+    for start, vocabulary in vocabularies.items():
+        assert vocabulary.fingerprint().startswith(start)
+
+
+def test_an_unknown_id_of_its_own_is_kept(tmp_path):
+    vocabulary = SentencePieceVocabulary(train_sentencepiece(tmp_path, "umt5", bos_id=2, unk_id=3))
+    assert vocabulary.unk_id == 3
+    assert vocabulary.decode([10_000]) == vocabulary.decode([3]) == " ⁇ "
+
+
 def test_pickled_vocabularies_still_read(model_file):
     vocabulary = pickle.loads(pickle.dumps(SentencePieceVocabulary(model_file, 3)))
     assert vocabulary.decode(vocabulary.encode("the cat")) == "the cat"
@@ -137,7 +154,7 @@ def test_pickled_vocabularies_still_read(model_file):
 
 def test_a_model_with_other_special_ids_is_refused(tmp_path):
     path = train_sentencepiece(tmp_path, "wrong", pad_id=1, eos_id=0)
-    with pytest.raises(UserError, match=r"ids \(1, 0, 2\); T5 needs \(0, 1, 2\)"):
+    with pytest.raises(UserError, match=r"\(padding, EOS\) ids \(1, 0\); a T5 has \(0, 1\)"):
         SentencePieceVocabulary(path)
 
 

@@ -1,0 +1,140 @@
+"""Finding the vocabulary that belongs to a backbone."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+from mpt_jax.data.tokenizer_json import TokenizerJsonVocabulary
+from mpt_jax.data.vocabularies import (
+    SENTINEL,
+    ByteVocabulary,
+    SentencePieceVocabulary,
+    Vocabulary,
+)
+from mpt_jax.errors import UserError
+
+BYTES = "bytes"
+_SENTENCEPIECE = ("spiece.model", "sentencepiece.model")  # Hugging Face's name, T5X's name
+_TOKENIZER_JSON = "tokenizer.json"
+_SETTINGS = "tokenizer_config.json"
+_USUAL_SENTINELS = 100  # T5's; they lie above the pieces
+_MOST_SENTINELS = 10_000
+_T5X_CHECKPOINT = re.compile(r"checkpoint_\d+")
+
+
+def open_vocabulary(name: str) -> Vocabulary:
+    """The vocabulary that a user names.
+
+    Args:
+        name: a SentencePiece `.model` file, a `tokenizer.json`, a folder that holds either, or
+            "bytes" (ByT5).
+
+    Raises:
+        UserError: there is no such thing, or it is damaged.
+    """
+    if name == BYTES:
+        return ByteVocabulary()
+    path = Path(name)
+    if name and path.is_dir():
+        return vocabulary_of(path)
+    if path.is_file() and path.suffix == ".model":
+        return _sentencepiece(path)
+    if path.is_file() and path.suffix == ".json":
+        return _tokenizer_json(path)
+    raise UserError(
+        f"The vocabulary is named as {name!r}; expected the path of a .model file, of a "
+        "tokenizer.json, of a folder that holds one, or 'bytes'."
+        + (" Copy it to a local folder first." if "://" in name else "")
+    )
+
+
+def vocabulary_of(folder: Path) -> Vocabulary:
+    """The vocabulary that lies beside a backbone's weights.
+
+    Looked for in this order: `spiece.model`, `sentencepiece.model`, `tokenizer.json`, and a
+    `tokenizer_config.json` that names ByT5's tokenizer. Behind a T5X `checkpoint_<step>` the folder
+    that holds it is searched too.
+
+    Raises:
+        UserError: the folder holds none that is known, or a damaged one.
+    """
+    folders = [folder]
+    if _T5X_CHECKPOINT.fullmatch(folder.resolve().name):
+        folders.append(folder.resolve().parent)
+    for place in folders:
+        for name in _SENTENCEPIECE:
+            if (model := place / name).is_file():
+                return _sentencepiece(model)
+        if (file := place / _TOKENIZER_JSON).is_file():
+            return _tokenizer_json(file)
+        settings = _settings(place)
+        if settings.get("tokenizer_class") == "ByT5Tokenizer":
+            return ByteVocabulary(_extra_ids(settings, place, ByteVocabulary().extra_ids))
+    raise UserError(
+        f"{' and '.join(map(str, folders))} holds no vocabulary: expected spiece.model or "
+        "sentencepiece.model (SentencePiece), tokenizer.json (Hugging Face), or a "
+        "tokenizer_config.json that names ByT5Tokenizer (bytes). Copy it from where the model is "
+        "from, or name it: BackboneSource.vocabulary = '<path>' or 'bytes'."
+    )
+
+
+def _sentencepiece(model: Path) -> Vocabulary:
+    # mT5's file, and T5X's with 100extra in their name, hold the sentinels themselves.
+    if b"<extra_id_0>" in model.read_bytes():
+        return SentencePieceVocabulary(model)
+    settings = _settings(model.parent)
+    return SentencePieceVocabulary(model, _extra_ids(settings, model.parent, _USUAL_SENTINELS))
+
+
+def _tokenizer_json(path: Path) -> Vocabulary:
+    settings = _settings(path.parent)
+    named = {
+        role: _text(settings[role]) for role in ("pad_token", "eos_token") if settings.get(role)
+    }
+    return TokenizerJsonVocabulary(path, **named)
+
+
+def _settings(folder: Path) -> dict[str, Any]:
+    """What transformers keeps beside a vocabulary; empty without such a file."""
+    path = folder / _SETTINGS
+    if not path.is_file():
+        return {}
+    try:
+        settings = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise UserError(
+            f"{path} is not JSON: {error}. Copy it again from where the model is from, or remove it."
+        ) from error
+    if not isinstance(settings, dict):
+        raise UserError(f"{path} holds a {type(settings).__name__}; expected a JSON object.")
+    return settings
+
+
+def _extra_ids(settings: dict[str, Any], folder: Path, default: int) -> int:
+    """How many sentinels lie above the pieces.
+
+    ByT5's tokenizer saves `extra_ids` as 0 and its sentinels by name, so names count first.
+    """
+    # The first is transformers 5's, the second 4's; the last is in both.
+    for key in ("extra_special_tokens", "additional_special_tokens", "added_tokens_decoder"):
+        tokens = settings.get(key)
+        if isinstance(tokens, dict):
+            tokens = list(tokens.values())
+        listed = tokens if isinstance(tokens, list) else []
+        if named := {text for token in listed if SENTINEL.fullmatch(text := _text(token))}:
+            return len(named)
+    number = settings.get("extra_ids", default)
+    if type(number) is not int or not 0 <= number <= _MOST_SENTINELS:
+        raise UserError(
+            f"{folder / _SETTINGS}: extra_ids is {number!r}; expected the number of sentinels above "
+            f"the pieces, 0 to {_MOST_SENTINELS} (T5 has {_USUAL_SENTINELS})."
+        )
+    return number
+
+
+def _text(token: Any) -> str:
+    """A token of tokenizer_config.json: its text, or a record with the text as 'content'."""
+    return str(token["content"]) if isinstance(token, dict) and "content" in token else str(token)
