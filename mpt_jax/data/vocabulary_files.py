@@ -22,6 +22,8 @@ _TOKENIZER_JSON = "tokenizer.json"
 _SETTINGS = "tokenizer_config.json"
 _USUAL_SENTINELS = 100  # T5's; they lie above the pieces
 _MOST_SENTINELS = 10_000
+# All that transformers may keep of a vocabulary in a model's folder.
+_FILES = (*_SENTENCEPIECE, _TOKENIZER_JSON, _SETTINGS, "special_tokens_map.json", "added_tokens.json")
 _T5X_CHECKPOINT = re.compile(r"checkpoint_\d+")
 
 
@@ -61,9 +63,7 @@ def vocabulary_of(folder: Path) -> Vocabulary:
     Raises:
         UserError: the folder holds none that is known, or a damaged one.
     """
-    folders = [folder]
-    if _T5X_CHECKPOINT.fullmatch(folder.resolve().name):
-        folders.append(folder.resolve().parent)
+    folders = _searched(folder)
     for place in folders:
         for name in _SENTENCEPIECE:
             if (model := place / name).is_file():
@@ -79,6 +79,36 @@ def vocabulary_of(folder: Path) -> Vocabulary:
         "tokenizer_config.json that names ByT5Tokenizer (bytes). Copy it from where the model is "
         "from, or name it: BackboneSource.vocabulary = '<path>' or 'bytes'."
     )
+
+
+def files_of(name: str) -> dict[str, bytes]:
+    """The files of a vocabulary, under the names that they have in a backbone's folder.
+
+    Args:
+        name: as for `open_vocabulary`; a T5X `checkpoint_<step>` counts as such a folder.
+
+    Raises:
+        UserError: see `open_vocabulary`.
+    """
+    open_vocabulary(name)  # a damaged one is not worth a copy
+    if name == BYTES:
+        settings = {"tokenizer_class": "ByT5Tokenizer", "extra_ids": ByteVocabulary().extra_ids}
+        return {_SETTINGS: (json.dumps(settings, indent=2) + "\n").encode()}
+    path = Path(name)
+    if path.is_file():
+        own = _SENTENCEPIECE[0] if path.suffix == ".model" else _TOKENIZER_JSON
+        return _contents(path.parent, (_SETTINGS,)) | {own: path.read_bytes()}
+    found = (_contents(place, _FILES) for place in _searched(path))
+    return next(files for files in found if files)
+
+
+def _contents(folder: Path, names: tuple[str, ...]) -> dict[str, bytes]:
+    return {name: (folder / name).read_bytes() for name in names if (folder / name).is_file()}
+
+
+def _searched(folder: Path) -> list[Path]:
+    resolved = folder.resolve()
+    return [folder, resolved.parent] if _T5X_CHECKPOINT.fullmatch(resolved.name) else [folder]
 
 
 def _sentencepiece(model: Path) -> Vocabulary:

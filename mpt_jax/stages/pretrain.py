@@ -20,6 +20,7 @@ from jaxtyping import Array, Float
 
 from mpt_jax.embedded.pretraining import FIXED_TASKS, SLOTS, VOCAB_SIZE, Mixture
 from mpt_jax.errors import UserError
+from mpt_jax.data.vocabulary_files import BYTES, files_of
 from mpt_jax.models.fingerprint import fingerprint
 from mpt_jax.models.formats.hf_writer import save_backbone
 from mpt_jax.models.t5 import T5Config, Transformer, init_params
@@ -127,10 +128,8 @@ def run(
 
 def write_backbone(folder: Path, config: T5Config, params: Any, dtype: str) -> None:
     """A backbone folder with its byte vocabulary, as `INITIAL_CHECKPOINT_PATH` takes it."""
-    tokenizer = json.dumps({"tokenizer_class": "ByT5Tokenizer", "extra_ids": 125}, indent=2) + "\n"
-    files = {"tokenizer_config.json": tokenizer.encode()}
     # A resumed run comes here again, with the same weights or with more steps behind them.
-    save_backbone(folder, config, params, dtype, files=files, overwrite=True)
+    save_backbone(folder, config, params, dtype, files=files_of(BYTES), overwrite=True)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -15,7 +15,7 @@ from safetensors.numpy import save_file
 from mpt_jax.models.formats.hf_config import to_hf_config
 from mpt_jax.models.formats.hf_folder import CONFIG_FILE, INDEX_FILE, WEIGHTS_FILE
 from mpt_jax.models.formats.hf_names import hf_tensor
-from mpt_jax.models.formats.weights import Weights, parameter_shapes, refuse_difference
+from mpt_jax.models.formats.weights import Weights, parameter_shapes, read_finite, refuse_difference
 from mpt_jax.models.layer_stacking import unstack_layers
 from mpt_jax.models.t5 import T5Config
 
@@ -76,7 +76,7 @@ def save_weights(
         shard_bytes: most bytes of one safetensors file, unless a single tensor is larger.
 
     Raises:
-        ValueError: an unknown dtype.
+        ValueError: an unknown dtype, or a weight that holds NaN or infinity.
         FileExistsError: the folder holds something.
     """
     if dtype not in (None, *STORED_DTYPES):
@@ -130,7 +130,7 @@ def _shards(weights: Weights, dtype: str | None, most: int) -> Iterator[dict[str
     shard: dict[str, np.ndarray] = {}
     size = 0
     for path in sorted(parameter_shapes(weights.config), key=_in_order):
-        tensor, values = hf_tensor(path), weights.read(path)
+        tensor, values = hf_tensor(path), read_finite(weights, path)
         values = values if dtype is None else values.astype(jnp.dtype(dtype))
         if shard and size + values.nbytes > most:
             yield shard

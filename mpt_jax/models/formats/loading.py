@@ -12,7 +12,7 @@ from jaxtyping import Array, Float, Int
 
 from mpt_jax.models.fingerprint import Fingerprint
 from mpt_jax.models.formats.hf_folder import HuggingFaceWeights
-from mpt_jax.models.formats.weights import Shape, Weights, parameter_shapes
+from mpt_jax.models.formats.weights import Shape, Weights, parameter_shapes, read_finite
 from mpt_jax.models.layer_stacking import stack_layers, stacked_place
 from mpt_jax.models.t5 import T5Config, logical_axes
 from mpt_jax.partitioning import make_mesh, tree_shardings
@@ -64,8 +64,7 @@ def load(weights: Weights, config: T5Config, mesh: Mesh) -> Loaded:
     pending: dict[str, _Stacked] = {}
     params: dict[str, jax.Array] = {}
     for path in sorted(flat):
-        values = weights.read(path)
-        _refuse_not_finite(path, values)
+        values = read_finite(weights, path)
         stored.add(path, values)
         values = values.astype(dtype, copy=False)
         placed.add(path, values)
@@ -130,13 +129,3 @@ def _write_layer(
     stacked: Float[Array, "N ..."], values: Float[Array, "..."], layer: Int[Array, ""]
 ) -> Float[Array, "N ..."]:
     return jax.lax.dynamic_update_index_in_dim(stacked, values, layer, axis=0)
-
-
-def _refuse_not_finite(path: str, values: np.ndarray) -> None:
-    wrong = values.size - int(np.count_nonzero(np.isfinite(values)))
-    if not wrong:
-        return
-    raise ValueError(
-        f"the weight {path} holds {wrong} of {values.size} numbers that are NaN or infinite; the file is "
-        "damaged, or the model diverged while it was trained. Take another copy of it."
-    )

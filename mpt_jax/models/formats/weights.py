@@ -33,6 +33,22 @@ class Weights(Protocol):
         ...
 
 
+def read_finite(weights: Weights, path: str) -> np.ndarray:
+    """One weight, as `Weights.read` gives it.
+
+    Raises:
+        ValueError: it holds NaN or infinity.
+    """
+    values = weights.read(path)
+    wrong = values.size - int(np.count_nonzero(np.isfinite(values)))
+    if wrong:
+        raise ValueError(
+            f"the weight {path} holds {wrong} of {values.size} numbers that are NaN or infinite; the "
+            "file is damaged, or the model diverged while it was trained. Take another copy of it."
+        )
+    return values
+
+
 def parameter_shapes(config: T5Config) -> dict[str, Shape]:
     """The shape of every weight by its path in the unrolled tree."""
     abstract = jax.eval_shape(lambda: init_params(config, jax.random.key(0)))
