@@ -54,7 +54,7 @@ class T5XCheckpoint(NamedTuple):
 def is_t5x_checkpoint(path: str | os.PathLike[str]) -> bool:
     """Whether `open_checkpoint` would find a checkpoint there, sound or not."""
     path = Path(path)
-    return _is_checkpoint(path) or bool(_steps(path))
+    return path.is_file() or _is_checkpoint(path) or bool(_steps(path))
 
 
 def open_checkpoint(path: str | os.PathLike[str]) -> T5XCheckpoint:
