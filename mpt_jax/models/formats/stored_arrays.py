@@ -9,7 +9,7 @@ import math
 import os
 from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol, TypeGuard
+from typing import Any, NamedTuple, Protocol, TypeGuard, runtime_checkable
 
 import jax.numpy as jnp
 import numpy as np
@@ -19,11 +19,12 @@ from mpt_jax.models.formats.weights import Shape
 
 DTYPES = ("float32", "bfloat16", "float16")
 ZARR_DTYPES = {"<f4": "float32", "bfloat16": "bfloat16", "<f2": "float16", "<u2": "uint16"}
-# Deflate shrinks by 1032 at most, and no real weights come near what zstd could do.
-MOST_COMPRESSED = 1100
+# What zstd makes of equal bytes: four bytes for a block of 128 KiB. gzip shrinks by 1032 at most.
+MOST_COMPRESSED = 1 << 15
 MOST_OVERHEAD = 1 << 16
 
 
+@runtime_checkable
 class StoredArray(Protocol):
     """An array on disk."""
 

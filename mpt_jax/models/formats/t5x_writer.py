@@ -70,7 +70,7 @@ def write_checkpoint(
             raise ValueError("arrays: got none, expected at least one.")
         optimizer = {
             "target": unflatten_dict(leaves, sep="/"),
-            "state": {"step": np.asarray(step, np.int32), "param_states": {}},
+            "state": {"step": np.asarray(step, np.int32)},
         }
         contents = serialization.msgpack_serialize({"version": VERSION, "optimizer": optimizer})
         (unfinished / LEGACY_FILE).write_bytes(contents)
