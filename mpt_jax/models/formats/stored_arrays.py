@@ -160,7 +160,7 @@ class ZarrArray:
 
     def _read(self, opened: Any) -> np.ndarray:
         with damage_named(self._name):
-            return np.ascontiguousarray(opened.read().result())
+            return np.asarray(opened.read().result(), order="C")
 
 
 class damage_named:

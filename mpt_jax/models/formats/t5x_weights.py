@@ -68,8 +68,15 @@ class Layout(NamedTuple):
 class T5XWeights:
     """The weights of a T5 (v1.0, v1.1, mT5, umT5 and their kin) in a T5X checkpoint.
 
-    Layers of a scanned weight are cheap to read one after the other, since then its chunks are
-    decoded once; what was decoded of one array is kept until another is read.
+    Layers of a scanned weight are cheap to read one after the other: what was decoded of an array is
+    kept until another is read. In any other order chunks are decoded again for every layer.
+
+    Attributes:
+        checkpoint: the opened checkpoint.
+        config: the model's shape. A file does not say what function is applied to "wi" (taken for
+            ReLU) or "wi_0" (GELU), nor whether an output layer was left out on purpose (then logits
+            come from the embeddings, scaled as in v1.0), nor the largest distance of positions (128).
+        prompts: arrays of soft prompts; they are no part of the backbone.
 
     Args:
         path: a checkpoint's folder, a folder of several (the latest is taken; see `checkpoint`), or
@@ -119,9 +126,8 @@ def _inferred(found: Mapping[str, Shape], what: str) -> tuple[Layout, T5Config]:
     scan_axis: dict[str, int | None] = {}
     layers = {}
     for stack in STACKS:
-        scanned = f"{stack}/{stack}/pre_mlp_layer_norm/scale"
-        if scanned in found:
-            sizes = shape.of(scanned, 2)
+        if any(name.startswith(f"{stack}/{stack}/") for name in found):
+            sizes = shape.of(f"{stack}/{stack}/pre_mlp_layer_norm/scale", 2)
             # With as many layers as the model is wide both fit; T5X's own default is axis 1.
             scan_axis[stack] = 1 if sizes[0] == width else 0
             layers[stack] = sizes[scan_axis[stack] or 0]
@@ -145,12 +151,12 @@ def _inferred(found: Mapping[str, Shape], what: str) -> tuple[Layout, T5Config]:
         sizes = shape.of(name, *(count + 1 for count in dimensions))
         return sizes[:axis] + sizes[axis + 1 :]
 
-    own_positions = f"{FIRST}/relpos_bias/rel_embedding"
-    relpos_per_layer = layout.place(own_positions).name in found
+    positions = "relpos_bias/rel_embedding"
+    relpos_per_layer = any(re.fullmatch(rf"encoder/\w+/{positions}", name) for name in found)
     if relpos_per_layer:
-        heads, buckets = first(own_positions, (2,))
+        heads, buckets = first(f"{FIRST}/{positions}", (2,))
     else:
-        heads, buckets = shape.of("encoder/relpos_bias/rel_embedding", 2)
+        heads, buckets = shape.of(f"encoder/{positions}", 2)
     query = first(f"{FIRST}/attention/query/kernel", (2, 3))
     split = len(query) == 3
     if not split and query[1] % heads:
@@ -158,7 +164,7 @@ def _inferred(found: Mapping[str, Shape], what: str) -> tuple[Layout, T5Config]:
             f"{what}: query/kernel has {query[1]} columns, which the {heads} heads of rel_embedding do not "
             "divide."
         )
-    gated = layout.place(f"{FIRST}/mlp/wi_0/kernel").name in found
+    gated = any("/mlp/wi_" in name for name in found)
     config = T5Config(
         vocab_size=vocab_size,
         emb_dim=width,

@@ -17,7 +17,6 @@ import tensorstore
 from flax import serialization
 from flax.traverse_util import unflatten_dict
 
-from mpt_jax.errors import UserError
 from mpt_jax.models.formats.stored_arrays import DTYPES
 from mpt_jax.models.formats.t5x_checkpoint import LEGACY_FILE
 from mpt_jax.models.formats.weights import Shape
@@ -45,7 +44,7 @@ def write_checkpoint(
         The checkpoint's folder.
 
     Raises:
-        UserError: that checkpoint exists already.
+        FileExistsError: that checkpoint is there already.
         ValueError: the step is negative; there is no array, or a path comes twice, lies inside of
             another, or has odd characters; an array is not of a floating dtype that T5X stores.
     """
@@ -54,7 +53,7 @@ def write_checkpoint(
     folder = Path(folder)
     final = folder / f"checkpoint_{step}"
     if final.exists():
-        raise UserError(
+        raise FileExistsError(
             f"{final} exists already, and nothing is overwritten; move it away, or choose another folder or "
             "step."
         )
@@ -111,5 +110,7 @@ def _written(folder: Path, name: str, values: np.ndarray) -> np.ndarray | dict[s
 
 def _chunk(shape: Shape, itemsize: int) -> list[int]:
     """Whole rows (of the first axis), as many as stay within the wanted bytes, but at least one."""
+    if not shape:
+        return []
     row = itemsize * int(np.prod(shape[1:], dtype=np.int64))
     return [min(shape[0], max(1, CHUNK_BYTES // row)), *shape[1:]]
