@@ -152,7 +152,9 @@ def _inferred(found: Mapping[str, Shape], what: str) -> tuple[Layout, T5Config]:
         return sizes[:axis] + sizes[axis + 1 :]
 
     positions = "relpos_bias/rel_embedding"
-    relpos_per_layer = any(re.fullmatch(rf"encoder/\w+/{positions}", name) for name in found)
+    relpos_per_layer = any(
+        re.fullmatch(rf"(encoder|decoder)/\w+/{positions}", name) for name in found
+    )
     if relpos_per_layer:
         heads, buckets = first(f"{FIRST}/{positions}", (2,))
     else:
