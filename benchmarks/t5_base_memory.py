@@ -27,6 +27,8 @@ PROMPT, INPUTS, TARGETS = 100, 256, 16
 class RandomWeights:
     """Weights of T5's usual scales, made as they are asked for."""
 
+    name = "random"
+
     def __init__(self, config):
         from mpt_jax.models.formats.weights import parameter_shapes
 

@@ -50,6 +50,7 @@ COMMANDS = {
         "texts in, texts out, with a task's prompt",
         ("models/embedded.gin", "runs/infer.gin"),
     ),
+    "convert": Command("mpt_jax.stages.convert", "write a backbone in another form"),
     "tasks": Command("mpt_jax.stages.tasks", "list the registered tasks, with examples"),
     "show": Command(
         "mpt_jax.stages.show", "describe a prompt file, a checkpoint or a run directory"

@@ -23,7 +23,13 @@ _SETTINGS = "tokenizer_config.json"
 _USUAL_SENTINELS = 100  # T5's; they lie above the pieces
 _MOST_SENTINELS = 10_000
 # All that transformers may keep of a vocabulary in a model's folder.
-_FILES = (*_SENTENCEPIECE, _TOKENIZER_JSON, _SETTINGS, "special_tokens_map.json", "added_tokens.json")
+_FILES = (
+    *_SENTENCEPIECE,
+    _TOKENIZER_JSON,
+    _SETTINGS,
+    "special_tokens_map.json",
+    "added_tokens.json",
+)
 _T5X_CHECKPOINT = re.compile(r"checkpoint_\d+")
 
 

@@ -25,7 +25,7 @@ class Backbone:
     """A frozen T5 on its mesh.
 
     Attributes:
-        name: folder name, or "embedded".
+        name: "embedded", a folder's name, or a checkpoint's with its folder's.
         network: the module; `network.config` says its shape.
         params: the weights, laid over the mesh.
         vocabulary: what its token ids mean.
@@ -70,8 +70,9 @@ class BackboneSource:
     """Where the backbone comes from and how it runs.
 
     Attributes:
-        path: a folder with `config.json`, `model.safetensors` and the vocabulary; "embedded" is the
-            small one that is shipped.
+        path: a Hugging Face folder (`config.json`, safetensors, vocabulary) or a T5X checkpoint, or a
+            folder of several, of which the latest is taken; "embedded" is the small one that is
+            shipped.
         vocabulary: a `.model` file, a `tokenizer.json`, a folder that holds one, or "bytes"; None
             looks for it beside the weights.
         dtype: of activations and matrix products, "float32" or "bfloat16" (accelerators).
@@ -96,8 +97,9 @@ class BackboneSource:
         folder = EMBEDDED_FOLDER if self.path == EMBEDDED else Path(self.path)
         if not folder.is_dir():
             raise UserError(
-                f"INITIAL_CHECKPOINT_PATH is {self.path!r}, which is no folder. Give a folder with "
-                "config.json, model.safetensors and the vocabulary, or 'embedded'."
+                f"INITIAL_CHECKPOINT_PATH is {self.path!r}, which is no folder. Give a Hugging Face "
+                "folder (config.json, model.safetensors, vocabulary), a T5X checkpoint_<step>, or "
+                "'embedded'."
             )
         try:
             weights = open_weights(folder)
@@ -118,5 +120,5 @@ class BackboneSource:
             params, identity, placed = load(weights, config, mesh)
         except (OSError, ValueError) as error:
             raise UserError(f"The backbone in {folder} cannot be read: {error}") from error
-        name = EMBEDDED if self.path == EMBEDDED else folder.resolve().name
+        name = EMBEDDED if self.path == EMBEDDED else weights.name
         return Backbone(name, Transformer(config), params, vocabulary, identity, placed, mesh)

@@ -16,14 +16,16 @@ from mpt_jax.errors import UserError, unknown_name
 from mpt_jax.models.formats.hf_writer import STORED_DTYPES, save_weights
 from mpt_jax.models.formats.loading import open_weights
 from mpt_jax.models.formats.t5x_writer import write_checkpoint
-from mpt_jax.models.formats.weights import Weights, parameter_shapes, read_finite
+from mpt_jax.models.formats.weights import Weights, in_reading_order, parameter_shapes, read_finite
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("source", help="a backbone, as INITIAL_CHECKPOINT_PATH takes it")
     parser.add_argument("output", help="a new folder")
     parser.add_argument("--format", choices=FORMATS, help="what to write; hf by default")
-    parser.add_argument("--dtype", choices=STORED_DTYPES, help="of the weights; as they are by default")
+    parser.add_argument(
+        "--dtype", choices=STORED_DTYPES, help="of the weights; as they are by default"
+    )
     parser.add_argument(
         "--vocabulary", help="a .model file, a tokenizer.json, a folder with one, or bytes, where the "
         "source has none beside it"
@@ -75,7 +77,7 @@ def _write_t5x(weights: Weights, output: Path, dtype: str | None, vocabulary: st
         )
     arrays = (
         (path, read_finite(weights, path).astype(dtype and jnp.dtype(dtype)))
-        for path in parameter_shapes(config)
+        for path in in_reading_order(parameter_shapes(config))
     )
     return write_checkpoint(output, 0, arrays)
 

@@ -7,7 +7,6 @@ parameters are the whole network and the learned prompt slots of its fixed tasks
 """
 
 import dataclasses
-import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -18,9 +17,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from mpt_jax.data.vocabulary_files import BYTES, files_of
 from mpt_jax.embedded.pretraining import FIXED_TASKS, SLOTS, VOCAB_SIZE, Mixture
 from mpt_jax.errors import UserError
-from mpt_jax.data.vocabulary_files import BYTES, files_of
 from mpt_jax.models.fingerprint import fingerprint
 from mpt_jax.models.formats.hf_writer import save_backbone
 from mpt_jax.models.t5 import T5Config, Transformer, init_params

@@ -44,6 +44,7 @@ class HuggingFaceWeights:
 
     def __init__(self, folder: str | os.PathLike[str]):
         folder = Path(folder)
+        self.name = folder.resolve().name
         values = _read_json(_existing(folder / CONFIG_FILE))
         self._files = _tensor_files(folder)
         found, self.dtypes = _headers(self._files)

@@ -2,7 +2,6 @@
 
 import json
 import os
-import re
 import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -15,7 +14,13 @@ from safetensors.numpy import save_file
 from mpt_jax.models.formats.hf_config import to_hf_config
 from mpt_jax.models.formats.hf_folder import CONFIG_FILE, INDEX_FILE, WEIGHTS_FILE
 from mpt_jax.models.formats.hf_names import hf_tensor
-from mpt_jax.models.formats.weights import Weights, parameter_shapes, read_finite, refuse_difference
+from mpt_jax.models.formats.weights import (
+    Weights,
+    in_reading_order,
+    parameter_shapes,
+    read_finite,
+    refuse_difference,
+)
 from mpt_jax.models.layer_stacking import unstack_layers
 from mpt_jax.models.t5 import T5Config
 
@@ -29,6 +34,8 @@ class TreeWeights:
     Raises:
         ValueError: the parameters are not those that `config` describes.
     """
+
+    name = "in memory"
 
     def __init__(self, config: T5Config, params: dict):
         self.config = config
@@ -129,7 +136,7 @@ def _write_tensors(folder: Path, weights: Weights, dtype: str | None, shard_byte
 def _shards(weights: Weights, dtype: str | None, most: int) -> Iterator[dict[str, np.ndarray]]:
     shard: dict[str, np.ndarray] = {}
     size = 0
-    for path in sorted(parameter_shapes(weights.config), key=_in_order):
+    for path in in_reading_order(parameter_shapes(weights.config)):
         tensor, values = hf_tensor(path), read_finite(weights, path)
         values = values if dtype is None else values.astype(jnp.dtype(dtype))
         if shard and size + values.nbytes > most:
@@ -138,8 +145,3 @@ def _shards(weights: Weights, dtype: str | None, most: int) -> Iterator[dict[str
         shard[tensor.name] = np.ascontiguousarray(values.T if tensor.transposed else values)
         size += values.nbytes
     yield shard
-
-
-def _in_order(path: str) -> list[str | int]:
-    """A sort key in which layer 10 comes behind layer 9."""
-    return [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", path)]

@@ -1,6 +1,7 @@
 """Weights from a file onto a mesh, one tensor at a time."""
 
 import os
+from pathlib import Path
 from typing import NamedTuple
 
 import jax
@@ -11,7 +12,9 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Float, Int
 
 from mpt_jax.models.fingerprint import Fingerprint
-from mpt_jax.models.formats.hf_folder import HuggingFaceWeights
+from mpt_jax.models.formats.hf_folder import HuggingFaceWeights, is_hf_folder
+from mpt_jax.models.formats.t5x_checkpoint import is_t5x_checkpoint
+from mpt_jax.models.formats.t5x_weights import T5XWeights
 from mpt_jax.models.formats.weights import Shape, Weights, parameter_shapes, read_finite
 from mpt_jax.models.layer_stacking import stack_layers, stacked_place
 from mpt_jax.models.t5 import T5Config, logical_axes
@@ -33,11 +36,14 @@ class Loaded(NamedTuple):
 
 
 def open_weights(folder: str | os.PathLike[str]) -> Weights:
-    """A reader for whatever kind of backbone lies in the folder.
+    """A reader for a Hugging Face folder, or for a T5X checkpoint (or a folder of several).
 
     Raises:
         FileNotFoundError, ValueError: see the readers.
     """
+    folder = Path(folder)
+    if not is_hf_folder(folder) and is_t5x_checkpoint(folder):
+        return T5XWeights(folder)
     return HuggingFaceWeights(folder)
 
 

@@ -72,6 +72,7 @@ class T5XWeights:
     kept until another is read. In any other order chunks are decoded again for every layer.
 
     Attributes:
+        name: of the checkpoint and of the folder that holds it.
         checkpoint: the opened checkpoint.
         config: the model's shape. A file does not say what function is applied to "wi" (taken for
             ReLU) or "wi_0" (GELU), nor whether an output layer was left out on purpose (then logits
@@ -90,6 +91,7 @@ class T5XWeights:
 
     def __init__(self, path: str | os.PathLike[str]):
         self.checkpoint: T5XCheckpoint = open_checkpoint(path)
+        self.name = "/".join(self.checkpoint.path.resolve().parts[-2:])
         arrays = self.checkpoint.arrays
         self.prompts = tuple(sorted(name for name in arrays if re.fullmatch(PROMPTS, name)))
         found = {name: array.shape for name, array in arrays.items() if name not in self.prompts}

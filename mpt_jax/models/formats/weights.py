@@ -1,13 +1,13 @@
 """What a reader of backbone files offers, and the check that a file holds exactly what is needed."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Protocol, runtime_checkable
 
 import jax
 import numpy as np
 from flax.traverse_util import flatten_dict
 
-from mpt_jax.models.layer_stacking import unstack_layers
+from mpt_jax.models.layer_stacking import stacked_place, unstack_layers
 from mpt_jax.models.t5 import T5Config, init_params
 
 MOST_LISTED = 20
@@ -26,6 +26,11 @@ class Weights(Protocol):
     @property
     def config(self) -> T5Config:
         """The model's shape: float32 compute, unrolled layers."""
+        ...
+
+    @property
+    def name(self) -> str:
+        """What was opened: a folder's name, and which checkpoint where it holds several."""
         ...
 
     def read(self, path: str) -> np.ndarray:
@@ -55,6 +60,16 @@ def parameter_shapes(config: T5Config) -> dict[str, Shape]:
     if config.scan_layers:
         abstract = jax.eval_shape(unstack_layers, abstract)
     return {path: tuple(leaf.shape) for path, leaf in flatten_dict(abstract, sep="/").items()}
+
+
+def in_reading_order(paths: Iterable[str]) -> list[str]:
+    """The layers of each weight behind one another: files that stack layers are then decoded once."""
+
+    def weight_then_layer(path: str) -> tuple[str, int]:
+        where, layer = stacked_place(path)
+        return where, layer or 0
+
+    return sorted(paths, key=weight_then_layer)
 
 
 def refuse_difference(found: Mapping[str, Shape], expected: Mapping[str, Shape], what: str) -> None:

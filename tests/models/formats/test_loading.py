@@ -116,6 +116,8 @@ def test_memory_beyond_what_is_kept(config, params, tmp_path, dtype, scan_layers
 class _Random:
     """Weights from a seed, made as they are asked for."""
 
+    name = "random"
+
     def __init__(self, config, shapes):
         self.config, self._shapes = config, shapes
 
