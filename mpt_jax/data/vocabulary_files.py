@@ -83,7 +83,7 @@ def vocabulary_of(folder: Path) -> Vocabulary:
         f"{' and '.join(map(str, folders))} holds no vocabulary: expected spiece.model or "
         "sentencepiece.model (SentencePiece), tokenizer.json (Hugging Face), or a "
         "tokenizer_config.json that names ByT5Tokenizer (bytes). Copy it from where the model is "
-        "from, or name it: BackboneSource.vocabulary = '<path>' or 'bytes'."
+        "from, or name it: BackboneSource.vocabulary = '<path>' or 'bytes' (--vocabulary of mpt convert)."
     )
 
 

@@ -6,10 +6,11 @@ mpt convert models/flan-t5-base models/t5x --format=t5x
 """
 
 import argparse
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import jax.numpy as jnp
+import numpy as np
 
 from mpt_jax.data.vocabulary_files import files_of
 from mpt_jax.errors import UserError, unknown_name
@@ -75,11 +76,13 @@ def _write_t5x(weights: Weights, output: Path, dtype: str | None, vocabulary: st
             "T5X's network has one position bias for all layers, and scales tied logits; this model "
             "differs. Use --format=hf."
         )
-    arrays = (
-        (path, read_finite(weights, path).astype(dtype and jnp.dtype(dtype)))
-        for path in in_reading_order(parameter_shapes(config))
-    )
-    return write_checkpoint(output, 0, arrays)
+
+    def arrays() -> Iterator[tuple[str, np.ndarray]]:
+        for path in in_reading_order(parameter_shapes(config)):
+            values = read_finite(weights, path)
+            yield path, values if dtype is None else values.astype(jnp.dtype(dtype))
+
+    return write_checkpoint(output, 0, arrays())
 
 
 FORMATS: dict[str, Callable[[Weights, Path, str | None, str], Path]] = {
