@@ -6,7 +6,8 @@ import base64
 import hashlib
 import json
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Set
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -57,35 +58,22 @@ class TokenizerJsonVocabulary(VocabularyBase):
     """
 
     def __init__(self, path: str | Path, pad_token: str = "<pad>", eos_token: str = "</s>"):
-        from tokenizers import Tokenizer
-
-        self._path = Path(path)
-        content, described = _read(self._path)
-        pieces = _pieces(described["model"], self._path)
-        try:
-            self._tokenizer = Tokenizer.from_str(content)
-        except (KeyboardInterrupt, SystemExit):
-            raise
-        except BaseException as error:
-            # Nothing narrower: a panic of the library, as on a broken map, is no Exception.
-            raise _damaged(self._path, str(error)) from error
-        character_map = _character_map(described.get("normalizer"))
+        self.path = Path(path)
+        content = read_contents(self.path)
+        texts = [text for text, _ in content.pieces]
+        ids = {text: i for i, text in enumerate(texts)}
+        check_special_ids(str(self.path), ids.get(pad_token), ids.get(eos_token))
+        self._tokenizer = content.tokenizer
         # The file may ask for both; rows are cut and padded elsewhere.
         self._tokenizer.no_truncation()
         self._tokenizer.no_padding()
-        added = self._tokenizer.get_added_tokens_decoder()
-        special = {i for i, token in added.items() if token.special}
-        pieces += [(added[i].content, 0.0) for i in sorted(added) if i >= len(pieces)]
-        texts = [text for text, _ in pieces]
-        if len(set(texts)) < len(texts):
-            raise _damaged(self._path, "it has a piece twice")
-        ids = {text: i for i, text in enumerate(texts)}
-        check_special_ids(str(self._path), ids.get(pad_token), ids.get(eos_token))
-        self.unk_id = described["model"]["unk_id"]
+        self.unk_id = content.unk_id
         self.extra_ids = sum(SENTINEL.fullmatch(text) is not None for text in texts)
-        self._first, self._later = zip(*_written(texts, special, self.unk_id), strict=True)
-        self._has_map = bool(character_map)
-        self._pieces = pieces_fingerprint(UNIGRAM, pieces, character_map)
+        written = _written(texts, content.special, self.unk_id)
+        self._first, self._later = zip(*written, strict=True)
+        self._has_map = bool(content.character_map)
+        self._pieces = pieces_fingerprint(UNIGRAM, content.pieces, content.character_map)
+        described = content.described
         steps = [described.get(step) for step in ("normalizer", "pre_tokenizer", "added_tokens")]
         reading = json.dumps([self._pieces, described["model"].get("byte_fallback"), *steps])
         self._fingerprint = hashlib.sha256(f"tokenizer.json {reading}".encode()).hexdigest()
@@ -116,9 +104,69 @@ class TokenizerJsonVocabulary(VocabularyBase):
     def describe(self) -> str:
         no_map = "" if self._has_map else "no normaliser of SentencePiece, "
         return (
-            f"Hugging Face vocabulary {self._path} ({self.vocab_size} ids, {self.extra_ids} of them "
+            f"Hugging Face vocabulary {self.path} ({self.vocab_size} ids, {self.extra_ids} of them "
             f"extra, {no_map}fingerprint {self._fingerprint[:12]})"
         )
+
+
+@dataclass(frozen=True)
+class Contents:
+    """What a `tokenizer.json` says.
+
+    Attributes:
+        described: the file, parsed.
+        tokenizer: the library's reader of it.
+        pieces: text and score of each id; tokens that were added to the model come last.
+        own: number of pieces that are in the model itself.
+        added: ids of the tokens that a text may spell out, whether in the model or not.
+        special: ids of those among them that are left out of a decoded text.
+        character_map: SentencePiece's compiled normaliser, empty if there is none.
+    """
+
+    described: dict[str, Any]
+    tokenizer: Any
+    pieces: list[tuple[str, float]]
+    own: int
+    added: frozenset[int]
+    special: frozenset[int]
+    character_map: bytes
+
+    @property
+    def unk_id(self) -> int:
+        return self.described["model"]["unk_id"]
+
+
+def read_contents(path: Path) -> Contents:
+    """Reads a `tokenizer.json`.
+
+    Raises:
+        UserError: it is none, not Unigram, or damaged.
+    """
+    from tokenizers import Tokenizer
+
+    content, described = _read(path)
+    pieces = _pieces(described["model"], path)
+    try:
+        tokenizer = Tokenizer.from_str(content)
+    except (KeyboardInterrupt, SystemExit):
+        raise
+    except BaseException as error:
+        # Nothing narrower: a panic of the library, as on a broken map, is no Exception.
+        raise _damaged(path, str(error)) from error
+    added = tokenizer.get_added_tokens_decoder()
+    own = len(pieces)
+    pieces += [(added[i].content, 0.0) for i in sorted(added) if i >= own]
+    if len({text for text, _ in pieces}) < len(pieces):
+        raise _damaged(path, "it has a piece twice")
+    return Contents(
+        described,
+        tokenizer,
+        pieces,
+        own,
+        added=frozenset(added),
+        special=frozenset(i for i, token in added.items() if token.special),
+        character_map=_character_map(described.get("normalizer")),
+    )
 
 
 def _read(path: Path) -> tuple[str, dict[str, Any]]:
@@ -157,7 +205,7 @@ def _character_map(normalizer: dict[str, Any] | None) -> bytes:
     return b""
 
 
-def _written(texts: list[str], special: set[int], unk_id: int) -> Iterator[tuple[bytes, bytes]]:
+def _written(texts: list[str], special: Set[int], unk_id: int) -> Iterator[tuple[bytes, bytes]]:
     """What each id adds to a decoded text, as seqio has it: at its beginning, and further on."""
     are_bytes = "<0x00>" in texts and "<0xFF>" in texts
     for i, text in enumerate(texts):

@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mpt_jax.data.vocabularies import ByteVocabulary
+from mpt_jax.data.sentencepiece_file import sentencepiece_model
+from mpt_jax.data.vocabularies import ByteVocabulary, SentencePieceVocabulary
 from mpt_jax.data.vocabulary_files import vocabulary_of
 
 NEEDS_PARITY = "needs the `parity` extra (torch and transformers)"
@@ -92,6 +93,40 @@ def test_transformers_writes_the_file_that_these_tests_use(
     wanted = json.loads((json_folder(family, "saved by 5") / "tokenizer.json").read_text())
     assert json.loads((tmp_path / "tokenizer.json").read_text()) == wanted
     assert vocabulary_of(tmp_path).accepts(vocabulary_of(shared))
+
+
+@pytest.mark.parametrize(
+    ("extra_ids", "flags"),
+    [
+        (0, {}),
+        (7, {}),
+        (7, {"normalization_rule_name": "identity"}),
+        (7, {"normalization_rule_name": "nmt_nfkc_cf"}),
+        (7, {"byte_fallback": True, "vocab_size": 300}),
+        (7, {"control_symbols": ["<ctl>"], "user_defined_symbols": ["[X]", "ﬁ"]}),
+        (0, {"user_defined_symbols": ["<extra_id_0>", "▁<extra_id_1>"]}),
+    ],
+    ids=str,
+)
+def test_a_model_is_rebuilt_from_what_transformers_makes_of_it(tmp_path, flags, extra_ids):
+    import sentencepiece
+
+    usual = {"pad_id": 0, "eos_id": 1, "unk_id": 2, "bos_id": -1, "vocab_size": 60}
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter(["the cat sat on the mat", "Größe und Ärger über Öl"] * 5),
+        model_prefix=str(tmp_path / "spiece"),
+        hard_vocab_limit=False,
+        minloglevel=2,
+        **(usual | flags),
+    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        theirs = transformers.T5Tokenizer.from_pretrained(tmp_path, extra_ids=extra_ids)
+    theirs.save_pretrained(tmp_path / "saved")
+    content, on_top = sentencepiece_model(vocabulary_of(tmp_path / "saved"))
+    assert on_top == extra_ids
+    original = SentencePieceVocabulary(tmp_path / "spiece.model", extra_ids)
+    assert SentencePieceVocabulary(content, on_top).fingerprint() == original.fingerprint()
 
 
 @pytest.fixture(scope="module")
