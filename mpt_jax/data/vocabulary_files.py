@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import re
+import warnings
 from pathlib import Path
 from typing import Any
 
+from mpt_jax.data.sentencepiece_file import sentencepiece_model
 from mpt_jax.data.tokenizer_json import TokenizerJsonVocabulary
 from mpt_jax.data.vocabularies import (
     SENTINEL,
@@ -90,22 +92,43 @@ def vocabulary_of(folder: Path) -> Vocabulary:
 def files_of(name: str) -> dict[str, bytes]:
     """The files of a vocabulary, under the names that they have in a backbone's folder.
 
+    Where there is only a `tokenizer.json`, a `spiece.model` is made from it if that can be done: seqio
+    registers tasks with nothing else.
+
     Args:
         name: as for `open_vocabulary`; a T5X `checkpoint_<step>` counts as such a folder.
 
     Raises:
         UserError: see `open_vocabulary`.
     """
-    open_vocabulary(name)  # a damaged one is not worth a copy
+    vocabulary = open_vocabulary(name)  # a damaged one is not worth a copy
     if name == BYTES:
         settings = {"tokenizer_class": "ByT5Tokenizer", "extra_ids": ByteVocabulary().extra_ids}
         return {_SETTINGS: (json.dumps(settings, indent=2) + "\n").encode()}
     path = Path(name)
     if path.is_file():
         own = _SENTENCEPIECE[0] if path.suffix == ".model" else _TOKENIZER_JSON
-        return _contents(path.parent, (_SETTINGS,)) | {own: path.read_bytes()}
-    found = (_contents(place, _FILES) for place in _searched(path))
-    return next(files for files in found if files)
+        files = _contents(path.parent, (_SETTINGS,)) | {own: path.read_bytes()}
+    else:
+        found = (_contents(place, _FILES) for place in _searched(path))
+        files = next(files for files in found if files)
+    return files | _made_sentencepiece(vocabulary, files)
+
+
+def _made_sentencepiece(vocabulary: Vocabulary, files: dict[str, bytes]) -> dict[str, bytes]:
+    """The `spiece.model` of a `tokenizer.json`, and settings that say how many sentinels come on top."""
+    if not isinstance(vocabulary, TokenizerJsonVocabulary):
+        return {}
+    try:
+        model, extra_ids = sentencepiece_model(vocabulary)
+    except UserError as error:
+        warnings.warn(f"No spiece.model is made: {error}", stacklevel=3)
+        return {}
+    settings = json.loads(files.get(_SETTINGS, b"{}")) | {"extra_ids": extra_ids}
+    return {
+        _SENTENCEPIECE[0]: model,
+        _SETTINGS: (json.dumps(settings, indent=2) + "\n").encode(),
+    }
 
 
 def _contents(folder: Path, names: tuple[str, ...]) -> dict[str, bytes]:

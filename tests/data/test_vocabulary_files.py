@@ -5,7 +5,7 @@ import pytest
 
 from mpt_jax.data.tokenizer_json import TokenizerJsonVocabulary
 from mpt_jax.data.vocabularies import ByteVocabulary, SentencePieceVocabulary
-from mpt_jax.data.vocabulary_files import open_vocabulary, vocabulary_of
+from mpt_jax.data.vocabulary_files import files_of, open_vocabulary, vocabulary_of
 from mpt_jax.errors import UserError
 
 
@@ -149,3 +149,42 @@ def test_a_model_file_cut_anywhere_is_refused(tmp_path, model):
         (tmp_path / "spiece.model").write_bytes(content[:end])
         with pytest.raises(UserError, match=r"spiece\.model is not a SentencePiece model, or not"):
             vocabulary_of(tmp_path)
+
+
+def written(folder, name):
+    folder.mkdir()
+    for file, content in files_of(str(name)).items():
+        (folder / file).write_bytes(content)
+    return vocabulary_of(folder)
+
+
+@pytest.mark.parametrize("family", ["t5", "mt5"])
+def test_copied_files_are_the_same_vocabulary(model_folder, tmp_path, family):
+    source = model_folder(family)
+    for number, name in enumerate((source, source / "spiece.model")):
+        copied = written(tmp_path / str(number), name)
+        assert copied.fingerprint() == vocabulary_of(source).fingerprint()
+    assert written(tmp_path / "bytes", "bytes").vocab_size == 384
+
+
+@pytest.mark.parametrize("family", ["t5", "mt5"])
+@pytest.mark.parametrize("form", ["saved by 4", "saved by 5"])
+def test_a_tokenizer_json_gets_a_sentencepiece_model_beside_it(json_folder, tmp_path, family, form):
+    source = json_folder(family, form)
+    for number, name in enumerate((source, source / "tokenizer.json")):
+        original, copied = vocabulary_of(source), written(tmp_path / str(number), name)
+        assert isinstance(copied, SentencePieceVocabulary)
+        assert copied.vocab_size == original.vocab_size
+        assert original.accepts(copied)
+        assert (tmp_path / str(number) / "tokenizer.json").is_file()
+
+
+def test_a_vocabulary_that_was_never_sentencepiece_keeps_to_its_json(json_folder, tmp_path):
+    folder = tmp_path / "changed"
+    shutil.copytree(json_folder("t5", "saved by 5"), folder)
+    described = json.loads((folder / "tokenizer.json").read_text())
+    described["normalizer"] = {"type": "Lowercase"}
+    (folder / "tokenizer.json").write_text(json.dumps(described))
+    with pytest.warns(UserWarning, match="No spiece.model is made"):
+        files = files_of(str(folder))
+    assert "tokenizer.json" in files and "spiece.model" not in files
