@@ -56,5 +56,7 @@ def file_names(tasks: Iterable[str]) -> dict[str, str]:
     """
     names = {task: re.sub(r"^\.|[^\w.:-]", "_", task) for task in tasks}
     if len(set(names.values())) != len(names):
-        raise UserError(f"The tasks {list(names)} have names that are too alike for files of theirs.")
+        raise UserError(
+            f"The tasks {list(names)} have names that are too alike for files of theirs."
+        )
     return names

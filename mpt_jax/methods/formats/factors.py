@@ -29,7 +29,9 @@ def write(prompts: PromptFile, output: Path) -> list[str]:
         save_prompt_file(folder / FILE, alone.arrays, **alone.metadata.arguments())
         for task in prompts.metadata.task_names:
             add(folder, prompts.take([task]), folder / f"{names[task]}.safetensors")
-    written = [f"{task}: {output / names[task]}.safetensors" for task in prompts.metadata.task_names]
+    written = [
+        f"{task}: {output / names[task]}.safetensors" for task in prompts.metadata.task_names
+    ]
     return [f"shared prompt: {output / FILE}", *written]
 
 

@@ -64,7 +64,7 @@ def foreign_prompts(
         step=step,
         source_run=str(path),
         shapes=shapes,
-        tool_version="none: another program's file",
+        tool_version="",
     )
     return PromptFile(converted, metadata, tuple(notes))
 

@@ -6,6 +6,7 @@ those on a list may be named at all. Where it would call one, the call is kept a
 """
 
 import pickletools
+import warnings
 from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
@@ -37,9 +38,7 @@ class Persistent:
 
 ORDERED_DICT = Symbol("collections.OrderedDict")
 _MARK = object()
-_VALUES = {
-    "NONE": None, "NEWTRUE": True, "NEWFALSE": False,
-}  # fmt: skip
+_VALUES = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False}
 _WITH_VALUE = {
     "BININT", "BININT1", "BININT2", "LONG1", "LONG4", "BINFLOAT",
     "BINUNICODE", "SHORT_BINUNICODE", "BINUNICODE8",
@@ -72,10 +71,12 @@ class _Machine:
         self.memo: dict[int, Any] = {}
 
     def run(self, data: bytes) -> Any:
-        for opcode, argument, _ in pickletools.genops(data):
-            if opcode.name == "STOP":
-                break
-            self.step(opcode.name, argument)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of odd escapes in opcodes that are refused anyway
+            for opcode, argument, _ in pickletools.genops(data):
+                if opcode.name == "STOP":
+                    break
+                self.step(opcode.name, argument)
         (result,) = self.stack
         return result
 
@@ -108,10 +109,9 @@ class _Machine:
         elif name == "SETITEMS":
             self.fill(self.pop_to_mark())
         elif name == "APPEND":
-            stack[-1].extend(self.pop(1))
+            self.extend(self.pop(1))
         elif name == "APPENDS":
-            items = self.pop_to_mark()
-            stack[-1].extend(items)
+            self.extend(self.pop_to_mark())
         elif name == "GLOBAL":
             stack.append(self.symbol(argument.replace(" ", ".")))
         elif name == "STACK_GLOBAL":
@@ -144,6 +144,11 @@ class _Machine:
         if symbol == ORDERED_DICT:
             return dict(*arguments)
         return Call(symbol, arguments)
+
+    def extend(self, items: list[Any]) -> None:
+        if not isinstance(self.stack[-1], list):
+            raise ValueError("items appended to what is no list")
+        self.stack[-1].extend(items)
 
     def fill(self, items: list[Any]) -> None:
         if not isinstance(self.stack[-1], dict):

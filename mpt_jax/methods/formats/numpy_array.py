@@ -6,6 +6,8 @@ released prompts are `.npy` files. Both are read, and both are what its PROMPT_F
 
 import io
 import re
+import tokenize
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -63,8 +65,10 @@ def _read_array(path: Path) -> Shaped[np.ndarray, "..."]:
     # Mapping the file compares what its header claims with its size before anything is allocated, and
     # refuses arrays of Python objects, which only a pickle could fill.
     try:
-        return np.lib.format.open_memmap(path, mode="r")
-    except (ValueError, OverflowError, OSError) as error:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # a header of Python 2 is as good
+            return np.lib.format.open_memmap(path, mode="r")
+    except (ValueError, OverflowError, OSError, SyntaxError, tokenize.TokenError) as error:
         raise PromptFileError(
             f"{path} is not a whole .npy file of numbers ({error}); expected a [length, width] array "
             "saved by numpy.save."

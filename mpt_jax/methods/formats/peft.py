@@ -104,7 +104,9 @@ def read(path: Path) -> PromptFile:
         names = [folder.resolve().name]
         if sizes.tasks > 1:
             names = [f"task{k}" for k in range(sizes.tasks)]
-            notes.append(f"{folder} does not name its {sizes.tasks} tasks; they are called task0 ...")
+            notes.append(
+                f"{folder} does not name its {sizes.tasks} tasks; they are called task0 ..."
+            )
     base = config.get("base_model_name_or_path")
     return foreign_prompts(
         folder, arrays, kind=adapter.kind, task_names=names, notes=notes,

@@ -44,7 +44,7 @@ def read_archive(path: Path) -> Tensor | dict[str, Tensor]:
             "as a bare pickle, which is not read because loading it can run any code. Where you trust "
             "it, load it with torch and save it again: torch.save(torch.load(file), new_file)."
         ) from error
-    except (EOFError, RuntimeError, NotImplementedError, OSError) as error:
+    except (EOFError, RuntimeError, OSError, ValueError) as error:
         raise PromptFileError(f"{path} is damaged ({error}); copy it again.") from error
 
 
@@ -88,9 +88,9 @@ class _Storages:
         match node:
             case Call(Symbol(name), (inner, _, _)) if name == PARAMETER:
                 return self.tensor(inner) if _is_call(inner, TENSOR) else self._refuse(inner)
-            case Call(Symbol(name), (Persistent(id), int(offset), tuple(size), tuple(stride), *_)) if (
-                name == TENSOR
-            ):
+            case Call(
+                Symbol(name), (Persistent(id), int(offset), tuple(size), tuple(stride), *_)
+            ) if name == TENSOR:
                 return self._view(self._storage(id), offset, size, stride)
         return self._refuse(node)
 
