@@ -6,7 +6,6 @@ released prompts are `.npy` files. Both are read, and both are what its PROMPT_F
 
 import io
 import re
-import tokenize
 import warnings
 from pathlib import Path
 
@@ -68,7 +67,7 @@ def _read_array(path: Path) -> Shaped[np.ndarray, "..."]:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)  # a header of Python 2 is as good
             return np.lib.format.open_memmap(path, mode="r")
-    except (ValueError, OverflowError, OSError, SyntaxError, tokenize.TokenError) as error:
+    except Exception as error:  # a damaged header makes numpy's parser raise whatever it likes
         raise PromptFileError(
             f"{path} is not a whole .npy file of numbers ({error}); expected a [length, width] array "
             "saved by numpy.save."
