@@ -261,11 +261,11 @@ class _Sources:
         if wanted:
             files = prompts.load_run(_needed(distilled, "distilled", variants), backbone)
             # One file (or adapter) that is given by its own path is meant whatever it is called.
-            alone = len(files) == 1 and not (Path(str(distilled)) / RECORD).exists()
+            alone = len(files) == len(wanted) == 1 and not (Path(str(distilled)) / RECORD).exists()
             for name, file in files.items():
                 if "shared" in file.arrays:
-                    for variant in wanted if alone else [name.partition("/")[0]]:
-                        self.distilled.setdefault(variant, []).append(file)
+                    variant = next(iter(wanted)) if alone else name.partition("/")[0]
+                    self.distilled.setdefault(variant, []).append(file)
             for name in wanted - set(self.distilled):
                 raise unknown_name(f"distilled variant in {distilled}", name, self.distilled)
         if any(variant.start == "best_source" for variant in variants):

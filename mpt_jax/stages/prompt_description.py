@@ -38,11 +38,12 @@ def describe(
         if prompts.metadata.rank is not None
         else []
     )
-    table = Table(
-        "task", "rms", "norm of a slot: mean", "least", "most", *(f"norm of {n}" for n in factors)
-    )
+    title = "rms of all numbers, norms of slots" + (" and factors" if factors else "")
+    columns = ["task", "rms", "slots: mean", "least", "most", *factors]
     if embeddings is not None:
-        table.add_column("rms, times the embeddings'")
+        title += "; ratio: rms over the embeddings'"
+        columns.append("ratio")
+    table = Table(*columns, title=title)
     for k, (task, prompt) in enumerate(zip(names, finished, strict=True)):
         slots = np.linalg.norm(prompt, axis=1)
         values = [rms(prompt), slots.mean(), slots.min(), slots.max()]

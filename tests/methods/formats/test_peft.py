@@ -160,7 +160,8 @@ def test_damaged_folders_are_refused(make_adapter):
         weights.write_bytes(whole[:end])
         with pytest.raises(UserError, match="truncated"):
             peft.read(folder)
-    header = b'{"prompt_embeddings":{"dtype":"F32","shape":[1048576,1048576],"data_offsets":[0,4398046511104]}}'
+    claim = {"dtype": "F32", "shape": [1 << 20, 1 << 20], "data_offsets": [0, 1 << 42]}
+    header = json.dumps({"prompt_embeddings": claim}).encode()
     weights.write_bytes(len(header).to_bytes(8, "little") + header)  # claims 4 TB
     with pytest.raises(UserError, match="truncated"):
         peft.read(folder)
