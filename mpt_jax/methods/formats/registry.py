@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
-from mpt_jax.methods.formats import factors, numpy_array, peft, torch_file
+from mpt_jax.methods.formats import factors, numpy_array, peft, t5x, torch_file
 from mpt_jax.methods.prompt_file import PromptFile
 
 
@@ -43,10 +43,12 @@ class Writer:
     options: tuple[str, ...] = ()
 
 
-READERS: tuple[Reader, ...] = (peft, numpy_array, torch_file)
+# In this order: a run of prompt-tuning holds the arrays beside T5X's checkpoints, and they are smaller.
+READERS: tuple[Reader, ...] = (peft, numpy_array, t5x, torch_file)
 WRITERS = {
     "peft": Writer(peft.write, "an adapter folder for Hugging Face's PEFT", ("base_model",)),
     "npy": Writer(numpy_array.write, "one task's finished [P, D] array: a .npy file, or a folder"),
+    "t5x": Writer(t5x.write, "a T5X checkpoint with one task's finished prompt"),
     "factors": Writer(factors.write, "a shared prompt file and a small one for each task"),
 }
 
