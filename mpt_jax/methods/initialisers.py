@@ -7,6 +7,7 @@ from the embeddings'.
 """
 
 import os
+import warnings
 from collections.abc import Sequence
 
 import jax
@@ -16,7 +17,7 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from mpt_jax.errors import UserError
 from mpt_jax.methods.method import Embeddings
-from mpt_jax.methods.prompt_sources import load_prompts
+from mpt_jax.methods.prompt_sources import ForeignPromptWarning, load_prompts
 from mpt_jax.methods.similarity import warn_about_scale
 
 SPECIAL_IDS = 3  # padding, end of sequence and unknown come first in T5's vocabularies
@@ -98,7 +99,11 @@ def from_file(
       expect_backbone: fingerprint that a prompt file must name; other forms name none, and warn.
     """
     del rng
-    prompt = load_prompts(path, expect_backbone=expect_backbone).prompt(task)
+    prompts = load_prompts(path, expect_backbone=expect_backbone)
+    if expect_backbone is None:  # else they are part of the warning that nothing could be verified
+        for note in prompts.notes:
+            warnings.warn(note, ForeignPromptWarning, stacklevel=2)
+    prompt = prompts.prompt(task)
     expected = (length, embeddings.shape[1])
     if prompt.shape != expected:
         raise UserError(

@@ -8,8 +8,8 @@ from mpt_jax.methods.formats.registry import READERS, find_reader
 from mpt_jax.methods.prompt_file import PromptFile, PromptFileError, check_width, load_prompt_file
 
 
-class UnverifiedBackboneWarning(UserWarning):
-    """Prompts from a file that does not say which backbone they were trained on."""
+class ForeignPromptWarning(UserWarning):
+    """Another program's file: its backbone cannot be verified, or a part of it was left out."""
 
 
 def is_foreign(path: Path) -> bool:
@@ -28,7 +28,7 @@ def load_prompts(
     Args:
       path: a prompt file, or a file or folder of another program. The ending `.npy` may be left out.
       expect_backbone: fingerprint of the backbone to use the prompts with; None skips the check.
-        Another program's file names none: then there is a warning (UnverifiedBackboneWarning).
+        Another program's file names none: then there is a warning (ForeignPromptWarning).
       expect_width: that backbone's model width; None skips the check.
 
     Raises:
@@ -54,7 +54,7 @@ def load_prompts(
             f"{path} does not say which backbone its prompts were trained on (it calls it "
             f"{prompts.metadata.backbone_name}); that it is this one cannot be verified, only its width "
             f"was.{notes}",
-            UnverifiedBackboneWarning,
+            ForeignPromptWarning,
             stacklevel=2,
         )
     return prompts

@@ -70,8 +70,8 @@ def find(source: str | Path) -> dict[str, Path]:
         raise UserError(
             f"{source} holds no prompt files: expected a run directory with prompts/, a folder of "
             ".safetensors files or one such file, or another program's prompts (a PEFT adapter folder, "
-            "a .npy array, a run of prompt-tuning, a .pt file). Run the stage before this one, or mend "
-            "the path."
+            "a .npy array, a run of prompt-tuning, a T5X checkpoint, a .pt file). Run the stage before "
+            "this one, or mend the path."
         )
     return {
         (path.with_suffix("") if path.is_file() else path).relative_to(root).as_posix(): path

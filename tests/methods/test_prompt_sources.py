@@ -7,7 +7,7 @@ import pytest
 from mpt_jax.errors import UserError
 from mpt_jax.methods import initialisers
 from mpt_jax.methods.prompt_file import save_prompt_file
-from mpt_jax.methods.prompt_sources import UnverifiedBackboneWarning, is_foreign, load_prompts
+from mpt_jax.methods.prompt_sources import ForeignPromptWarning, is_foreign, load_prompts
 
 PROMPT = np.random.default_rng(0).normal(size=(3, 4)).astype(np.float32)
 
@@ -22,7 +22,7 @@ def test_a_foreign_file_names_no_backbone_and_that_is_said(array):
     assert is_foreign(array)
     prompts = load_prompts(array, expect_width=4)
     assert prompts.metadata.backbone_fingerprint is None
-    with pytest.warns(UnverifiedBackboneWarning, match="boolq.npy does not say.*only its width"):
+    with pytest.warns(ForeignPromptWarning, match="boolq.npy does not say.*only its width"):
         load_prompts(array, expect_backbone="aaaa")
     with pytest.raises(UserError, match="width 4.*width 8"):
         load_prompts(array, expect_backbone="aaaa", expect_width=8)

@@ -117,6 +117,25 @@ def test_foreign_prompts_answer_as_our_own(toy, mpt, distilled, tmp_path, capsys
             assert answers(toy, tmp_path / name, *task, capsys=capsys) == expected
 
 
+def test_evaluate_takes_a_file_that_refers(toy, whole_job, tmp_path):
+    run, prompts = tmp_path / "distill", tmp_path / "distill" / "prompts" / "mpt"
+    shutil.copytree(whole_job / "distill", run)
+    file = load_prompt_file(prompts / "seed0.safetensors")
+    shared, about = file.take([]), file.metadata.arguments()
+    path = save_prompt_file(
+        prompts / "shared.safetensors", shared.arrays, **about | {"task_names": ()}
+    )
+    (prompts / "seed0.safetensors").unlink()
+    references = {"shared": path}
+    save_prompt_file(prompts / "seed0.safetensors", file.arrays, **about, references=references)
+    scores = []
+    for number, source in enumerate((whole_job / "distill", run)):
+        folder = tmp_path / f"scores{number}"
+        assert toy.run("evaluate", folder, SOURCES=(str(source),), MAX_EXAMPLES=4) == 0
+        scores.append(json.loads((folder / "results.json").read_text())["scores"])
+    assert scores[0] == scores[1] and scores[0]
+
+
 def test_merge_multiplies_out(mpt, distilled, tmp_path):
     out = tmp_path / "out.safetensors"
     mpt("merge", distilled, f"--output={out}", "--task=toy_tail", "--task=toy_head")

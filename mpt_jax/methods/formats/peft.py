@@ -124,10 +124,16 @@ def write(prompts: PromptFile, output: Path, base_model: str | None = None) -> l
       base_model: the model's name or path, for PEFT's `AutoPeftModel...`; others give the model.
 
     Raises:
-      UserError: something is at `output` already, or there is no task.
+      UserError: a method that PEFT lacks, or something is at `output` already.
     """
     kind, names = prompts.metadata.kind, prompts.metadata.task_names
-    peft_type = next(name for name, adapter in ADAPTERS.items() if adapter.kind == kind)
+    types = {adapter.kind: peft_type for peft_type, adapter in ADAPTERS.items()}
+    if kind not in types:
+        raise PromptFileError(
+            f"PEFT has no adapter for prompts of the method {kind}, only for {', '.join(types)}; `mpt "
+            "merge` makes plain prompts of them."
+        )
+    peft_type = types[kind]
     multitask = ADAPTERS[peft_type].multitask
     with new_folder(output) as folder:
         if multitask or len(names) == 1:

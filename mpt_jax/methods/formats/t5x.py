@@ -24,11 +24,12 @@ def read(path: Path) -> PromptFile:
     Raises:
       PromptFileError: a checkpoint without a prompt, a damaged one, or a prompt that is not [P, D].
     """
-    from mpt_jax.models.formats import t5x_checkpoint  # tensorstore is slow to import
+    # tensorstore is slow to import.
+    from mpt_jax.models.formats.t5x_checkpoint import open_checkpoint, read_prompts
 
     try:
-        checkpoint = t5x_checkpoint.open_checkpoint(path)
-        array = t5x_checkpoint.read_prompts(checkpoint, VARIABLE)[VARIABLE]
+        checkpoint = open_checkpoint(path)
+        array = read_prompts(checkpoint, VARIABLE)[VARIABLE]
     except (OSError, ValueError) as error:
         raise PromptFileError(f"{path} holds no prompt that can be read: {error}") from error
     folder = checkpoint.path.resolve()
@@ -44,10 +45,10 @@ def write(prompts: PromptFile, output: Path) -> list[str]:
     Raises:
       UserError: several tasks, or something is at `output` already.
     """
-    from mpt_jax.models.formats import t5x_writer
+    from mpt_jax.models.formats.t5x_writer import write_checkpoint
 
     task = one_task(prompts, "A T5X checkpoint of a prompt")
     refuse_existing(output)
     step = prompts.metadata.step or 0
-    written = t5x_writer.write_checkpoint(output, step, [(VARIABLE, prompts.prompt(task))])
+    written = write_checkpoint(output, step, [(VARIABLE, prompts.prompt(task))])
     return [f"{task}: {written}, {VARIABLE}"]

@@ -1,14 +1,19 @@
 """PEFT's adapter folders, made by hand: no torch is needed to read or write them."""
 
 import json
+import pickle
+import zipfile
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 import safetensors.numpy
 
 from mpt_jax.errors import UserError
+from mpt_jax.methods import initialisers
 from mpt_jax.methods.formats import peft
+from mpt_jax.methods.prompt_sources import ForeignPromptWarning
 
 from .conftest import D, K, P, R, arrays_of, numbers
 
@@ -175,3 +180,21 @@ def test_damaged_folders_are_refused(make_adapter):
     (folder / "adapter_config.json").write_text("[" * 100_000)
     with pytest.raises(UserError, match="cannot be read"):
         peft.read(folder)
+
+
+def test_an_old_adapters_pickle_is_not_run(make_adapter, tmp_path):
+    folder = make_adapter()
+    (folder / "adapter_model.safetensors").unlink()
+    with zipfile.ZipFile(folder / "adapter_model.bin", "w") as file:
+        file.writestr("archive/data.pkl", pickle.dumps({"prompt_embeddings": print}))
+    with pytest.raises(UserError, match="names builtins.print"):
+        peft.read(folder)
+
+
+def test_a_start_from_two_submodules_says_what_was_left_out(make_adapter):
+    folder = make_adapter(
+        {"prompt_embeddings": numbers(2 * P, D)}, **PLAIN | {"num_transformer_submodules": 2}
+    )
+    with pytest.warns(ForeignPromptWarning, match="only the encoder's are taken"):
+        prompt = initialisers.from_file(jax.random.key(0), numbers(9, D), P, path=folder)
+    assert np.array_equal(prompt, numbers(2 * P, D)[:P])
