@@ -23,7 +23,7 @@ from mpt_jax.methods.method import Method, Params, Sizes
 from mpt_jax.methods.mpt import MPT
 from mpt_jax.methods.prompt_tuning import PromptTuning
 from mpt_jax.methods.references import Reference, digest, refer, resolve
-from mpt_jax.methods.tensor_file import PromptFileError, read_tensors
+from mpt_jax.methods.tensor_file import PromptFileError, check_finite, read_tensors
 from mpt_jax.methods.whole_files import write_whole
 
 WHOLE, REFERRING = 1, 2  # format versions: files without references are as they always were
@@ -253,16 +253,6 @@ def load_prompt_file(
             f"{expect_backbone}. Use the backbone that the prompts were trained on, or train them anew."
         )
     return PromptFile(arrays=arrays, metadata=metadata)
-
-
-def check_finite(path: Path, arrays: Params) -> None:
-    """Raises PromptFileError where a number is not one."""
-    for name, array in arrays.items():
-        if not np.isfinite(np.asarray(array)).all():
-            raise PromptFileError(
-                f"{path}: {name!r} holds values that are NaN or infinite; the training that wrote it "
-                "failed. Take an earlier checkpoint of it."
-            )
 
 
 def check_width(path: Path, metadata: PromptMetadata, expected: int | None) -> None:

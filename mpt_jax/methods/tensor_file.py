@@ -1,5 +1,6 @@
 """Reading safetensors files: what lies in them as numpy arrays, or an error that a user understands."""
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -32,3 +33,13 @@ def read_tensors(path: Path) -> tuple[dict[str, str], dict[str, Shaped[np.ndarra
         raise PromptFileError(
             f"{path} is truncated or not a safetensors file ({error}); copy or export it again."
         ) from error
+
+
+def check_finite(path: Path, arrays: Mapping[str, Shaped[np.ndarray, "..."]]) -> None:
+    """Raises PromptFileError where a number is not one."""
+    for name, array in arrays.items():
+        if not np.isfinite(array).all():
+            raise PromptFileError(
+                f"{path}: {name!r} holds values that are NaN or infinite; the training that wrote it "
+                "failed. Take an earlier checkpoint of it."
+            )

@@ -23,7 +23,7 @@ from mpt_jax.methods.whole_files import file_names, refuse_existing
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("path", help="the prompt file to add to, or a folder of --format=factors")
-    parser.add_argument("--source", help="a prompt file with the same shared prompt")
+    parser.add_argument("--source", required=True, help="a prompt file with the same shared prompt")
     parser.add_argument(
         "--task",
         action="append",
@@ -76,13 +76,11 @@ def run(path: str, source: str, tasks: Sequence[str] = (), output: str | None = 
         for name, array in target.arrays.items()
     }
     about = target.metadata
+    scores = dict.fromkeys(added.metadata.task_names, added.metadata.scores)
     arguments = {
         **about.arguments(),
         "task_names": (*about.task_names, *added.metadata.task_names),
-        "scores": {
-            **about.scores,
-            **dict.fromkeys(added.metadata.task_names, added.metadata.scores),
-        },
+        "scores": {**about.scores, **scores},
     }
     save_prompt_file(
         result,

@@ -22,8 +22,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "source", help="a prompt file, a run directory, or another program's prompts"
     )
     listed = "; ".join(f"{name}: {writer.what}" for name, writer in WRITERS.items())
-    parser.add_argument("--format", choices=WRITERS, help=listed)
-    parser.add_argument("--output", help="a new file or folder")
+    parser.add_argument("--format", required=True, choices=WRITERS, help=listed)
+    parser.add_argument("--output", required=True, help="a new file or folder")
     parser.add_argument(
         "--task",
         action="append",

@@ -20,7 +20,7 @@ from mpt_jax.stages.backbone import BackboneSource
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("path", help="an adapter folder, an array, or a run of prompt-tuning")
-    parser.add_argument("--output", help="a new file that ends in .safetensors")
+    parser.add_argument("--output", required=True, help="a new file that ends in .safetensors")
     parser.add_argument(
         "--task_name",
         action="append",

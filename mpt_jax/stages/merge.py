@@ -18,7 +18,7 @@ from mpt_jax.stages.prompts import choose_file
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("source", help="a prompt file, or a run directory")
-    parser.add_argument("--output", help="a new file that ends in .safetensors")
+    parser.add_argument("--output", required=True, help="a new file that ends in .safetensors")
     parser.add_argument(
         "--task",
         action="append",

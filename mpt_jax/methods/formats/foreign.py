@@ -11,8 +11,8 @@ from mpt_jax.methods.prompt_file import (
     PromptFile,
     PromptFileError,
     PromptMetadata,
-    check_finite,
 )
+from mpt_jax.methods.tensor_file import check_finite
 
 FLOATS = ("float16", "bfloat16", "float32", "float64")
 
