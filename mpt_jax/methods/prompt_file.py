@@ -291,7 +291,7 @@ def _parse_metadata(path: Path, text: str) -> PromptMetadata:
             for name, reference in fields.get("references", {}).items()
         }
         return PromptMetadata(**fields)
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise PromptFileError(
             f"{path} has unreadable metadata ({error!r}): {text[:200]}"
         ) from error

@@ -3,6 +3,9 @@
 A pickle is a program for a stack machine. Opcodes that only build containers and plain values are
 followed here; where the program names a class or function it becomes a :class:`Symbol`, and only
 those on a list may be named at all. Where it would call one, the call is kept as a :class:`Call`.
+
+A value may hold another one twice, that one a third twice, and so on: a short pickle then describes
+more than can be looked through. So nothing here compares, hashes or prints a value of unknown depth.
 """
 
 import pickletools
@@ -115,8 +118,8 @@ class _Machine:
         elif name == "GLOBAL":
             stack.append(self.symbol(argument.replace(" ", ".")))
         elif name == "STACK_GLOBAL":
-            module, attribute = self.pop(2)
-            stack.append(self.symbol(f"{module}.{attribute}"))
+            names = self.pop(2)
+            stack.append(self.symbol(".".join(names)))
         elif name == "BINPERSID":
             stack.append(Persistent(*self.pop(1)))
         elif name == "REDUCE":
@@ -124,7 +127,7 @@ class _Machine:
         elif name == "BUILD":
             self.pop(1)
             if not isinstance(stack[-1], dict):
-                raise ValueError(f"attributes set on {stack[-1]!r:.100}")
+                raise ValueError("attributes set on what is no dict")
         else:
             raise UserError(
                 f"{self.what} uses the pickle opcode {name}, which tensors do not need; it is not read."
@@ -142,7 +145,9 @@ class _Machine:
         if not isinstance(symbol, Symbol) or not isinstance(arguments, tuple):
             raise ValueError("a call of what is no function")
         if symbol == ORDERED_DICT:
-            return dict(*arguments)
+            if arguments:
+                raise ValueError("an OrderedDict that is not filled item by item")
+            return {}
         return Call(symbol, arguments)
 
     def extend(self, items: list[Any]) -> None:
@@ -153,6 +158,8 @@ class _Machine:
     def fill(self, items: list[Any]) -> None:
         if not isinstance(self.stack[-1], dict):
             raise ValueError("items set on what is no dict")
+        if not all(isinstance(key, str | int) for key in items[::2]):
+            raise ValueError("a key that is neither text nor a number")
         self.stack[-1].update(zip(items[::2], items[1::2], strict=True))
 
     def pop(self, count: int) -> list[Any]:

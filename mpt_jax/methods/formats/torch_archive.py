@@ -4,6 +4,7 @@ Such a file is a zip archive: a pickle that says which tensors there are, and on
 for each storage. Files of torch before 1.6 are bare pickles, and are refused.
 """
 
+import math
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,8 @@ DTYPES = {
 }
 TENSOR, PARAMETER = "torch._utils._rebuild_tensor_v2", "torch._utils._rebuild_parameter"
 ALLOWED = frozenset({*DTYPES, TENSOR, PARAMETER, "collections.OrderedDict"})
-LARGEST_PICKLE = 1 << 24
+LARGEST_PICKLE = 1 << 20
+MOST_AXES = 8
 
 Tensor = Shaped[np.ndarray, "..."]
 
@@ -103,19 +105,20 @@ class _Storages:
         return self._refuse(id)
 
     def _view(self, storage: np.ndarray, offset: int, size: tuple, stride: tuple) -> Tensor:
-        numbers = (offset, *size, *stride)
-        whole = all(type(n) is int and n >= 0 for n in numbers) and len(size) == len(stride)
+        axes = len(size)
+        whole = axes == len(stride) and axes <= MOST_AXES
+        if not whole or not all(type(n) is int and n >= 0 for n in (offset, *size, *stride)):
+            return self._refuse(size)
         # No more numbers than the storage has, and none beyond its end: a stride of 0 could claim
         # any size.
-        count = int(np.prod([int(n) for n in size], dtype=object)) if whole else 0
-        if whole and 0 < count <= storage.size:
+        if 0 < math.prod(size) <= storage.size:
             last = offset + sum((n - 1) * s for n, s in zip(size, stride, strict=True))
             if last < storage.size:
                 steps = [s * storage.itemsize for s in stride]
                 return np.lib.stride_tricks.as_strided(storage[offset:], size, steps).copy()
         raise PromptFileError(
-            f"{self.path}: a tensor of size {size!r:.60}, stride {stride!r:.60} at {offset!r:.20} does not "
-            f"lie in its storage of {storage.size:,} numbers; the file is damaged."
+            f"{self.path}: a tensor of size {size}, stride {stride} at {offset} does not lie in its "
+            f"storage of {storage.size:,} numbers; the file is damaged."
         )
 
     def _refuse(self, node: Any) -> Any:
