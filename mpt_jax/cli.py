@@ -11,12 +11,14 @@ become keyword arguments of `run`. `run` takes what it needs of
 """
 
 import argparse
+import contextlib
 import dataclasses
 import importlib
 import inspect
 import os
 import sys
-from collections.abc import Collection, Mapping, Sequence
+import warnings
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -51,6 +53,16 @@ COMMANDS = {
         ("models/embedded.gin", "runs/infer.gin"),
     ),
     "convert": Command("mpt_jax.stages.convert", "write a backbone in another form"),
+    "import": Command(
+        "mpt_jax.stages.import_prompts",
+        "make a prompt file of PEFT's, prompt-tuning's or ATTEMPT's prompts",
+        ("runs/import.gin",),
+    ),
+    "export": Command("mpt_jax.stages.export", "write prompts in a form that other programs read"),
+    "add-task": Command(
+        "mpt_jax.stages.add_task", "add task factors to a prompt file with the same shared prompt"
+    ),
+    "merge": Command("mpt_jax.stages.merge", "multiply shared prompt and task factors out"),
     "tasks": Command("mpt_jax.stages.tasks", "list the registered tasks, with examples"),
     "show": Command(
         "mpt_jax.stages.show", "describe a prompt file, a checkpoint or a run directory"
@@ -84,7 +96,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(_help_text())
         return 0 if arguments else 2
     try:
-        return _dispatch(arguments)
+        with _plain_warnings():
+            return _dispatch(arguments)
     except UserError as error:
         message = str(error).partition("\n  In call to configurable ")[0]  # gin's, of no use here
         print(f"mpt: error: {message}", file=sys.stderr)
@@ -92,6 +105,26 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except Stopped as stopped:
         print(f"mpt: {stopped}", file=sys.stderr)
         return stopped.exit_code
+
+
+@contextlib.contextmanager
+def _plain_warnings() -> Iterator[None]:
+    """Warnings of mpt_jax are for its user: they need no line of code."""
+    before = warnings.formatwarning
+
+    def formatted(
+        message: Warning | str, category: type[Warning], filename: str, lineno: int,
+        line: str | None = None,
+    ) -> str:  # fmt: skip
+        if category.__module__.startswith("mpt_jax."):
+            return f"mpt: warning: {message}\n"
+        return before(message, category, filename, lineno, line)
+
+    warnings.formatwarning = formatted
+    try:
+        yield
+    finally:
+        warnings.formatwarning = before
 
 
 def _help_text() -> str:

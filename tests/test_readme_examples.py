@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import jax
+import numpy as np
 import pytest
 
 from mpt_jax.cli import main
@@ -30,6 +31,7 @@ SMALLER = {
     "adapt": {**TRAINING, "SEEDS": (0,)},
     "evaluate": {"MAX_EXAMPLES": 8, "evaluate.run.eval_batch_size": 64},
     "infer": {"infer.run.max_output_length": 4},
+    "import": {},
 }
 
 
@@ -68,9 +70,10 @@ def backbone(tmp_path, monkeypatch) -> str:
 @pytest.mark.slow
 def test_the_commands(backbone, monkeypatch):
     ran = []
+    np.save("past.npy", np.ones((3, 16), np.float32))  # the README's file of another program
     for text, words in commands():
         command, smaller = words[0], SMALLER.get(words[0], {})
-        if smaller:
+        if command in SMALLER or "--gin_file=models/embedded.gin" in words:
             smaller = {**smaller, "INITIAL_CHECKPOINT_PATH": backbone}
         for old, new in FEWER_TASKS.items():
             words = [word.replace(old, new) for word in words]
@@ -79,7 +82,18 @@ def test_the_commands(backbone, monkeypatch):
             main([*words, *(f"--gin.{name}={value!r}" for name, value in smaller.items())]) == 0
         ), words
         ran.append(command)
-    assert set(ran) == {"teach", "distill", "adapt", "evaluate", "infer", "tasks", "show"}
+    assert set(ran) == {
+        "teach",
+        "distill",
+        "adapt",
+        "evaluate",
+        "infer",
+        "tasks",
+        "show",
+        "import",
+        "export",
+        "merge",
+    }
     assert "adjective_of_place" in Path("runs/demonyms_scores/report.md").read_text()
 
 

@@ -7,8 +7,8 @@ from the embeddings'.
 """
 
 import os
+import warnings
 from collections.abc import Sequence
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -17,7 +17,7 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from mpt_jax.errors import UserError
 from mpt_jax.methods.method import Embeddings
-from mpt_jax.methods.prompt_file import load_prompt_file
+from mpt_jax.methods.prompt_sources import ForeignPromptWarning, load_prompts
 from mpt_jax.methods.similarity import warn_about_scale
 
 SPECIAL_IDS = 3  # padding, end of sequence and unknown come first in T5's vocabularies
@@ -92,18 +92,18 @@ def from_file(
     task: str | None = None,
     expect_backbone: str | None = None,
 ) -> Float[Array, "P D"]:
-    """A stored prompt: ``.npy`` (the ending may be left out, prompt-tuning does) or a prompt file.
+    """A stored prompt: a prompt file, or one in a form of another program (``prompt_sources.py``).
 
     Args:
-      task: whose prompt, where a prompt file holds several.
-      expect_backbone: fingerprint that a prompt file must name; ``.npy`` files name none.
+      task: whose prompt, where there are several.
+      expect_backbone: fingerprint that a prompt file must name; other forms name none, and warn.
     """
     del rng
-    path = Path(path)
-    if path.suffix == ".safetensors":
-        prompt = load_prompt_file(path, expect_backbone=expect_backbone).prompt(task)
-    else:
-        prompt = _load_npy(path)
+    prompts = load_prompts(path, expect_backbone=expect_backbone)
+    if expect_backbone is None:  # else they are part of the warning that nothing could be verified
+        for note in prompts.notes:
+            warnings.warn(note, ForeignPromptWarning, stacklevel=2)
+    prompt = prompts.prompt(task)
     expected = (length, embeddings.shape[1])
     if prompt.shape != expected:
         raise UserError(
@@ -111,26 +111,6 @@ def from_file(
             "Set the prompt length to the file's, or take a prompt of a backbone of this width."
         )
     return _finish(jnp.asarray(prompt), embeddings, f"the prompt in {path}")
-
-
-def _load_npy(path: Path) -> Float[np.ndarray, "P D"]:
-    candidates = [path] if path.suffix == ".npy" else [path, path.with_name(path.name + ".npy")]
-    for candidate in candidates:
-        if candidate.is_file():
-            break
-    else:
-        tried = " or ".join(map(str, candidates))
-        raise UserError(f"No prompt file at {tried}.")
-    try:
-        prompt = np.load(candidate, allow_pickle=False)
-    except (ValueError, EOFError) as error:
-        raise UserError(
-            f"{candidate} is not a whole .npy file ({error}); expected a [length, width] array saved "
-            "by numpy.save, or a prompt file that ends in .safetensors."
-        ) from error
-    if prompt.ndim != 2:
-        raise UserError(f"{candidate} holds shape {prompt.shape}, expected [length, width].")
-    return prompt.astype(np.float32)
 
 
 def _checked_ids(ids: Sequence[int], embeddings: Embeddings, what: str) -> Int[Array, "n"]:

@@ -111,6 +111,11 @@ class Method(abc.ABC):
 
     @staticmethod
     @abc.abstractmethod
+    def take(member_params: Params, tasks: Sequence[int]) -> dict[str, np.ndarray]:
+        """One member's parameters with some of its tasks, in the order given."""
+
+    @staticmethod
+    @abc.abstractmethod
     def sizes(shapes: Mapping[str, tuple[int, ...]]) -> Sizes | None:
         """What the shapes of one member's parameters say; None where they are not this method's."""
 

@@ -4,7 +4,7 @@ The prompt of task k is ``P_k = P* ∘ (u_k v_k)`` with the shared prompt ``P*``
 factors ``u_k`` [P, R], ``v_k`` [R, D]. The paper has R = 1.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -75,6 +75,11 @@ class MPT(Method):
           source: one member's parameters, ``shared`` [p, D], ``u`` [S, p, R], ``v`` [S, R, D], for
             instance from :func:`~mpt_jax.methods.method.member` or ``PromptFile.arrays``.
         """
+        if not len(source["u"]):
+            raise UserError(
+                f"{self.name}: the source holds a shared prompt and no task, so there are no factors to "
+                "average. Start from its shared prompt alone, or from a file with tasks."
+            )
         u = jnp.mean(jnp.asarray(source["u"]), axis=0)
         v = jnp.mean(jnp.asarray(source["v"]), axis=0)
         return self._start_from_factors(m, source, u, v)
@@ -138,6 +143,15 @@ class MPT(Method):
             "shared": member_params["shared"][:length],
             "u": member_params["u"][:, :length],
             "v": member_params["v"],
+        }
+
+    @staticmethod
+    def take(member_params: Params, tasks: Sequence[int]) -> dict[str, np.ndarray]:
+        rows = np.array(tasks, np.int32)  # none at all leaves the shared prompt and empty factors
+        return {
+            "shared": np.asarray(member_params["shared"]),
+            "u": np.asarray(member_params["u"])[rows],
+            "v": np.asarray(member_params["v"])[rows],
         }
 
     @staticmethod

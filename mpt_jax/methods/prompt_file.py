@@ -1,20 +1,20 @@
 """The prompt file: one member's trained prompts as one ``.safetensors`` that says what it belongs to.
 
 The tensors are one member's parameters as the method names them, so MPT's shared prompt and task
-factors are stored apart: a further task costs P*R + R*D numbers. The file's metadata has one
-entry, ``mpt_jax_prompt``, a JSON object with the fields of :class:`PromptMetadata`.
+factors are stored apart: a further task costs P*R + R*D numbers. A tensor may also be taken from
+another prompt file (``references.py``). The file's metadata has one entry, ``mpt_jax_prompt``, a
+JSON object with the fields of :class:`PromptMetadata`.
 """
 
 import importlib.metadata
 import json
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import safetensors
 import safetensors.numpy
 from jaxtyping import Float
 
@@ -22,14 +22,13 @@ from mpt_jax.errors import UserError, unknown_name
 from mpt_jax.methods.method import Method, Params, Sizes
 from mpt_jax.methods.mpt import MPT
 from mpt_jax.methods.prompt_tuning import PromptTuning
+from mpt_jax.methods.references import Reference, digest, refer, resolve
+from mpt_jax.methods.tensor_file import PromptFileError, check_finite, read_tensors
+from mpt_jax.methods.whole_files import write_whole
 
-FORMAT_VERSION = 1
+WHOLE, REFERRING = 1, 2  # format versions: files without references are as they always were
 METADATA_KEY = "mpt_jax_prompt"
 KINDS: dict[str, type[Method]] = {kind.kind: kind for kind in (PromptTuning, MPT)}
-
-
-class PromptFileError(UserError):
-    """A prompt file that cannot be written, read, or used with this backbone."""
 
 
 @dataclass(frozen=True)
@@ -40,11 +39,13 @@ class PromptMetadata:
       kind: the method, ``Method.kind``.
       task_names: K names, in the order of the tensors' task axis.
       length: P. width: D. rank: R of MPT's factors, None for methods without factors.
-      backbone_fingerprint, backbone_name: the frozen model that the prompts were trained on.
-      vocabulary_fingerprint: of the vocabulary that its token ids come from.
+      backbone_fingerprint, backbone_name: the frozen model that the prompts were trained on; the
+        fingerprint is None where another program's file does not tell.
+      vocabulary_fingerprint: of the vocabulary that its token ids come from; None likewise.
       scores: {task name: {"split/metric": value}} or whatever the run wrote.
       step: training step of the parameters. source_run: directory of the run that wrote them.
       shapes: of the tensors. tool_version: of the writing mpt_jax.
+      references: tensor -> where it is taken from, for those that are not in the file itself.
     """
 
     kind: str
@@ -52,23 +53,37 @@ class PromptMetadata:
     length: int
     width: int
     rank: int | None
-    backbone_fingerprint: str
+    backbone_fingerprint: str | None
     backbone_name: str
-    vocabulary_fingerprint: str
+    vocabulary_fingerprint: str | None
     scores: Mapping[str, Any]
     step: int | None
     source_run: str | None
     shapes: Mapping[str, tuple[int, ...]]
     tool_version: str
-    format_version: int = FORMAT_VERSION
+    format_version: int = WHOLE
+    references: Mapping[str, Reference] = field(default_factory=dict)
+
+    def arguments(self) -> dict[str, Any]:
+        """What :func:`save_prompt_file` has to be told to say the same of other arrays."""
+        names = (
+            "kind", "task_names", "backbone_fingerprint", "backbone_name", "vocabulary_fingerprint",
+            "scores", "step", "source_run",
+        )  # fmt: skip
+        return {name: getattr(self, name) for name in names}
 
 
 @dataclass(frozen=True)
 class PromptFile:
-    """A prompt file's tensors (one member's parameters, fp32) and metadata."""
+    """A prompt file's tensors (one member's parameters, fp32) and metadata.
+
+    Attributes:
+      notes: what a reader of another program's file had to decide, for the user to know.
+    """
 
     arrays: dict[str, Float[np.ndarray, "..."]]
     metadata: PromptMetadata
+    notes: tuple[str, ...] = ()
 
     def prompt(self, task: str | None = None) -> Float[np.ndarray, "P D"]:
         """The finished prompt of a task; the name may be left out where the file holds one task.
@@ -81,10 +96,31 @@ class PromptFile:
             if len(names) != 1:
                 raise UserError(f"The prompt file holds the tasks {list(names)}; name one of them.")
             task = names[0]
+        compose = KINDS[self.metadata.kind].compose
+        return np.asarray(compose(self.arrays, self._index(task)))
+
+    def take(self, tasks: Sequence[str]) -> "PromptFile":
+        """The file with some of its tasks, in the order given.
+
+        Raises:
+          UserError: for a task that the file does not hold, or one that is named twice.
+        """
+        if len(set(tasks)) != len(tasks):
+            raise UserError(f"Each task can be taken once, got {list(tasks)}.")
+        kind = KINDS[self.metadata.kind]
+        arrays = kind.take(self.arrays, [self._index(task) for task in tasks])
+        metadata = replace(
+            self.metadata,
+            task_names=tuple(tasks),
+            shapes={name: array.shape for name, array in arrays.items()},
+        )
+        return replace(self, arrays=arrays, metadata=metadata)
+
+    def _index(self, task: str) -> int:
+        names = self.metadata.task_names
         if task not in names:
             raise unknown_name("task of the prompt file", task, names)
-        compose = KINDS[self.metadata.kind].compose
-        return np.asarray(compose(self.arrays, names.index(task)))
+        return names.index(task)
 
 
 def save_prompt_file(
@@ -93,12 +129,13 @@ def save_prompt_file(
     *,
     kind: str,
     task_names: Sequence[str],
-    backbone_fingerprint: str,
+    backbone_fingerprint: str | None,
     backbone_name: str,
-    vocabulary_fingerprint: str,
+    vocabulary_fingerprint: str | None,
     scores: Mapping[str, Any] | None = None,
     step: int | None = None,
     source_run: str | None = None,
+    references: Mapping[str, Path] | None = None,
     overwrite: bool = False,
 ) -> Path:
     """Write one member's prompts. The file appears whole or not at all.
@@ -109,17 +146,24 @@ def save_prompt_file(
         them.
       kind: ``Method.kind``.
       task_names: as many as the parameters hold tasks.
+      references: name of an array -> the prompt file, in or below the new one's folder, that holds
+        the very same array; it is not written again.
       overwrite: replace a file that is there already.
 
     Raises:
-      PromptFileError: where the file exists (and not ``overwrite``), or arrays, kind and task names
-        do not fit together.
+      PromptFileError: where the file exists (and not ``overwrite``), no backbone is given, arrays,
+        kind and task names do not fit together, or a referenced array is another one.
     """
     path = Path(path)
     if path.suffix != ".safetensors":
         raise PromptFileError(f"{path} has to end in .safetensors.")
     if path.exists() and not overwrite:
         raise PromptFileError(f"{path} exists; pass overwrite=True, or choose another name.")
+    if backbone_fingerprint is None:
+        raise PromptFileError(
+            f"{path} cannot be written: another program's file does not say which backbone its prompts "
+            "are for. `mpt import` makes a prompt file of it."
+        )
     tensors = {
         name: np.ascontiguousarray(np.asarray(array, np.float32)) for name, array in arrays.items()
     }
@@ -130,6 +174,13 @@ def save_prompt_file(
             f"{path}: {sizes.tasks} prompts need as many different task names, got "
             f"{list(task_names)}."
         )
+    referred = {name: refer(path, name, other) for name, other in (references or {}).items()}
+    for name, reference in referred.items():
+        if digest(tensors.pop(name)) != reference.sha256:
+            raise PromptFileError(
+                f"{path}: the array {name!r} is not the one in {(references or {})[name]}, so it cannot be "
+                "taken from there."
+            )
     metadata = PromptMetadata(
         kind=kind,
         task_names=tuple(task_names),
@@ -144,11 +195,13 @@ def save_prompt_file(
         source_run=source_run,
         shapes=shapes,
         tool_version=_tool_version(),
+        format_version=REFERRING if referred else WHOLE,
+        references=referred,
     )
     # One key only: safetensors does not keep the order of several, and files should be
     # reproducible.
-    header = {METADATA_KEY: json.dumps(asdict(metadata), sort_keys=True)}
-    _write_atomically(path, safetensors.numpy.save(tensors, header))
+    header = {METADATA_KEY: _metadata_text(metadata)}
+    write_whole(path, safetensors.numpy.save(tensors, header))
     return path
 
 
@@ -169,33 +222,30 @@ def load_prompt_file(
         another width, or trained on another backbone (both fingerprints are named).
     """
     path = Path(path)
-    if not path.is_file():
-        raise PromptFileError(f"No prompt file at {path}.")
-    try:
-        with safetensors.safe_open(path, framework="numpy") as file:
-            header = file.metadata() or {}
-            arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except safetensors.SafetensorError as error:
-        raise PromptFileError(
-            f"{path} is truncated or not a safetensors file ({error}); copy or export it again."
-        ) from error
+    header, arrays = read_tensors(path)
     if METADATA_KEY not in header:
         raise PromptFileError(
             f"{path} is a safetensors file, but not one of mpt_jax's prompt files: its metadata lacks "
-            f"{METADATA_KEY!r} (tensors: {sorted(arrays)}). A PEFT adapter has to be imported first."
+            f"{METADATA_KEY!r} (tensors: {sorted(arrays)}). A PEFT adapter is read where its "
+            "adapter_config.json lies beside it."
         )
     metadata = _parse_metadata(path, header[METADATA_KEY])
+    for name, reference in metadata.references.items():
+        arrays[name] = resolve(path, name, reference)
     shapes = {name: array.shape for name, array in arrays.items()}
     if shapes != metadata.shapes:
         raise PromptFileError(
             f"{path} was changed after it was written: its tensors are {shapes}, its metadata says "
             f"{dict(metadata.shapes)}."
         )
-    if expect_width is not None and metadata.width != expect_width:
+    said = (len(metadata.task_names), metadata.length, metadata.width, metadata.rank)
+    if (sizes := _sizes(path, metadata.kind, shapes)) != said:
         raise PromptFileError(
-            f"{path} holds prompts of width {metadata.width} (backbone {metadata.backbone_name}), but "
-            f"this backbone has width {expect_width}."
+            f"{path}: (tasks, length, width, rank) are {tuple(sizes)} by its tensors and {said} by its "
+            "metadata; it was changed after it was written."
         )
+    check_finite(path, arrays)
+    check_width(path, metadata, expect_width)
     if expect_backbone is not None and metadata.backbone_fingerprint != expect_backbone:
         raise PromptFileError(
             f"{path} was trained on the backbone {metadata.backbone_name} with fingerprint "
@@ -203,6 +253,15 @@ def load_prompt_file(
             f"{expect_backbone}. Use the backbone that the prompts were trained on, or train them anew."
         )
     return PromptFile(arrays=arrays, metadata=metadata)
+
+
+def check_width(path: Path, metadata: PromptMetadata, expected: int | None) -> None:
+    """Raises PromptFileError for prompts of another width than the backbone's; None skips the check."""
+    if expected is not None and metadata.width != expected:
+        raise PromptFileError(
+            f"{path} holds prompts of width {metadata.width} (backbone {metadata.backbone_name}), but "
+            f"this backbone has width {expected}."
+        )
 
 
 def _sizes(path: Path, kind: str, shapes: Mapping[str, tuple[int, ...]]) -> Sizes:
@@ -220,18 +279,29 @@ def _sizes(path: Path, kind: str, shapes: Mapping[str, tuple[int, ...]]) -> Size
 def _parse_metadata(path: Path, text: str) -> PromptMetadata:
     try:
         fields = json.loads(text)
-        if (version := fields["format_version"]) != FORMAT_VERSION:
+        if (version := fields["format_version"]) not in (WHOLE, REFERRING):
             raise PromptFileError(
                 f"{path} has the format version {version}; this mpt_jax ({_tool_version()}) reads "
-                f"version {FORMAT_VERSION}, the file was written by {fields.get('tool_version')}."
+                f"versions {WHOLE} and {REFERRING}, the file was written by {fields.get('tool_version')}."
             )
         fields["task_names"] = tuple(fields["task_names"])
         fields["shapes"] = {name: tuple(shape) for name, shape in fields["shapes"].items()}
+        fields["references"] = {
+            name: Reference(str(reference["file"]), str(reference["sha256"]))
+            for name, reference in fields.get("references", {}).items()
+        }
         return PromptMetadata(**fields)
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise PromptFileError(
             f"{path} has unreadable metadata ({error!r}): {text[:200]}"
         ) from error
+
+
+def _metadata_text(metadata: PromptMetadata) -> str:
+    fields = asdict(metadata)
+    if not metadata.references:
+        del fields["references"]  # version 1 does not know the field
+    return json.dumps(fields, sort_keys=True)
 
 
 def _tool_version() -> str:
@@ -239,16 +309,3 @@ def _tool_version() -> str:
         return importlib.metadata.version("mpt_jax")
     except importlib.metadata.PackageNotFoundError:  # run from a checkout that is not installed
         return "unknown"
-
-
-def _write_atomically(path: Path, data: bytes) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with open(temporary, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)

@@ -4,7 +4,7 @@ SPoT (Vu et al. 2022) is the same method started from a trained source prompt: c
 ``methods/spot.py`` and pass it to :meth:`PromptTuning.start`.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -60,6 +60,10 @@ class PromptTuning(Method):
     @staticmethod
     def cut(member_params: Params, length: int) -> dict[str, Array | np.ndarray]:
         return {"prompt": member_params["prompt"][:, :length]}
+
+    @staticmethod
+    def take(member_params: Params, tasks: Sequence[int]) -> dict[str, np.ndarray]:
+        return {"prompt": np.asarray(member_params["prompt"])[list(tasks)]}
 
     @staticmethod
     def sizes(shapes: Mapping[str, tuple[int, ...]]) -> Sizes | None:

@@ -9,6 +9,7 @@ the same few-shot draws. The loss is the task's alone (Wang et al. 2023, section
 import dataclasses
 import itertools
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, cast
 
 import jax
@@ -24,6 +25,7 @@ from mpt_jax.methods.mpt import MPT
 from mpt_jax.methods.prompt_file import PromptFile
 from mpt_jax.methods.prompt_tuning import PromptTuning
 from mpt_jax.methods.spot import best_source
+from mpt_jax.run_directory import RECORD
 from mpt_jax.stages import prompts
 from mpt_jax.stages.backbone import Backbone, BackboneSource
 from mpt_jax.stages.data import Data
@@ -258,9 +260,12 @@ class _Sources:
         wanted = {v.source for v in variants if v.start in ("shared", "distilled")}
         if wanted:
             files = prompts.load_run(_needed(distilled, "distilled", variants), backbone)
+            # One file (or adapter) that is given by its own path is meant whatever it is called.
+            alone = len(files) == len(wanted) == 1 and not (Path(str(distilled)) / RECORD).exists()
             for name, file in files.items():
                 if "shared" in file.arrays:
-                    self.distilled.setdefault(name.partition("/")[0], []).append(file)
+                    variant = next(iter(wanted)) if alone else name.partition("/")[0]
+                    self.distilled.setdefault(variant, []).append(file)
             for name in wanted - set(self.distilled):
                 raise unknown_name(f"distilled variant in {distilled}", name, self.distilled)
         if any(variant.start == "best_source" for variant in variants):

@@ -7,9 +7,10 @@ from typing import Any
 import jax
 import numpy as np
 
-from mpt_jax.errors import UserError
+from mpt_jax.errors import UserError, unknown_name
 from mpt_jax.methods.bank import Bank
-from mpt_jax.methods.prompt_file import PromptFile, load_prompt_file, save_prompt_file
+from mpt_jax.methods.prompt_file import PromptFile, save_prompt_file
+from mpt_jax.methods.prompt_sources import is_foreign, load_prompts
 from mpt_jax.methods.prompt_tuning import PromptTuning
 from mpt_jax.stages.backbone import Backbone
 from mpt_jax.stages.fleet import Member, Trained
@@ -52,29 +53,74 @@ def save_fleet(
     return paths
 
 
-def load_run(source: str | Path, backbone: Backbone) -> dict[str, PromptFile]:
-    """Prompt files by name, from a run directory, a folder of prompt files, or one file.
+def find(source: str | Path) -> dict[str, Path]:
+    """Where prompts lie, by name: in a run directory, a folder of prompt files, or one file.
+
+    One file, or one folder, may be in another program's form. In a folder of many, prompt files and
+    adapter folders are found; other files are not taken for prompts unless they are named.
 
     Raises:
-        UserError: there are none, or they are of another backbone.
+        UserError: there are none.
     """
     source = Path(source)
-    if source.is_file():
-        paths, root = [source], source.parent
-    else:
-        root = source / FOLDER if (source / FOLDER).is_dir() else source
-        paths = sorted(root.rglob("*.safetensors"))
-    if not paths:
+    if source.is_file() or is_foreign(source):
+        return {source.stem if source.is_file() else source.resolve().name: source}
+    root = source / FOLDER if (source / FOLDER).is_dir() else source
+    if not (paths := sorted(_below(root)) if root.is_dir() else []):
         raise UserError(
             f"{source} holds no prompt files: expected a run directory with prompts/, a folder of "
-            ".safetensors files or one such file. Run the stage before this one, or mend the path."
+            ".safetensors files or one such file, or another program's prompts (a PEFT adapter folder, "
+            "a .npy array, a run of prompt-tuning, a T5X checkpoint, a .pt file). Run the stage before "
+            "this one, or mend the path."
         )
     return {
-        path.relative_to(root).with_suffix("").as_posix(): load_prompt_file(
-            path, expect_backbone=backbone.fingerprint, expect_width=backbone.config.emb_dim
-        )
+        (path.with_suffix("") if path.is_file() else path).relative_to(root).as_posix(): path
         for path in paths
     }
+
+
+def load_run(source: str | Path, backbone: Backbone) -> dict[str, PromptFile]:
+    """The prompts that :func:`find` finds, by name.
+
+    Raises:
+        UserError: there are none, they cannot be read, or they are of another backbone.
+    """
+    return {
+        name: load_prompts(
+            path, expect_backbone=backbone.fingerprint, expect_width=backbone.config.emb_dim
+        )
+        for name, path in find(source).items()
+    }
+
+
+def choose_file(source: str | Path, name: str | None) -> Path:
+    """The one prompt file that is meant: the only one, or the one of that name.
+
+    Raises:
+        UserError: there are none, several, or none of that name.
+    """
+    found = find(source)
+    if name is None and len(found) == 1:
+        return next(iter(found.values()))
+    if name is None:
+        listed = "".join(f"\n  --name={known}" for known in list(found)[:10])
+        more = f"\n  ... and {len(found) - 10} more" if len(found) > 10 else ""
+        raise UserError(f"{source} holds {len(found)} prompt files; choose one by{listed}{more}")
+    if name not in found:
+        raise unknown_name(f"prompt file in {source}", name, found)
+    return found[name]
+
+
+def _below(folder: Path) -> list[Path]:
+    if is_foreign(folder):
+        return [folder]
+    paths = []
+    for path in folder.iterdir():
+        if path.is_dir() and not path.is_symlink():
+            paths += _below(path)
+        elif path.suffix == ".safetensors":
+            paths.append(path)
+    return paths
 
 
 def plain_bank(

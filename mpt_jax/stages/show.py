@@ -1,70 +1,61 @@
-"""Describes a prompt file, a checkpoint folder or a run directory.
+"""Describes prompts, a checkpoint folder or a run directory.
 
-mpt show runs/adapt
-mpt show runs/adapt/prompts/inflect_past/k16/seed0/mpt.safetensors
+    mpt show runs/adapt
+    mpt show runs/adapt/prompts/inflect_past/k16/seed0/mpt.safetensors
+    mpt show adapters/mnli --gin_file=models/embedded.gin --gin_file=runs/show.gin
+
+Prompts may be a prompt file, a PEFT adapter folder, a .npy array or a .pt file. With a backbone, as in the
+last line, their scale is compared with its embeddings', and each slot's nearest tokens are named.
 """
 
 import argparse
 import datetime
 from pathlib import Path
 
-import numpy as np
 from rich.console import Console
 from rich.table import Table
 
 from mpt_jax.errors import UserError
-from mpt_jax.methods.prompt_file import load_prompt_file
-from mpt_jax.methods.similarity import cosine_of_mean_slots, rms
+from mpt_jax.methods.prompt_sources import is_foreign, load_prompts
 from mpt_jax.run_directory import RECORD, RunDirectory
+from mpt_jax.stages.backbone import BackboneSource
+from mpt_jax.stages.prompt_description import describe
 from mpt_jax.training import checkpoints
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("path", help="a prompt file, a run directory or its checkpoints/")
+    parser.add_argument("path", help="prompts, a run directory or its checkpoints/")
 
 
-def run(path: str) -> None:
+def run(path: str, backbone: BackboneSource | None = None, nearest: int = 3) -> None:
     """Prints what is at `path`.
 
+    Args:
+        path: prompts in any known form, a run directory, or a folder of checkpoints.
+        backbone: the model of the prompts, to compare them with its embeddings.
+        nearest: vocabulary tokens shown for each slot.
+
     Raises:
-        UserError: nothing is, or nothing that mpt_jax wrote.
+        UserError: nothing is there, or nothing that is known; prompts of another backbone.
     """
     place, console = Path(path), Console(highlight=False)
-    if place.is_file():
-        _show_prompts(place, console)
+    if place.is_file() or is_foreign(place):
+        frozen = None if backbone is None else backbone.open()
+        prompts = load_prompts(
+            place,
+            expect_backbone=None if frozen is None else frozen.fingerprint,
+            expect_width=None if frozen is None else frozen.config.emb_dim,
+        )
+        describe(place, prompts, console, frozen, nearest)
     elif (place / RECORD).is_file():
         _show_run(place, console)
     elif checkpoints.steps(place):
         _show_checkpoints(place, console)
     else:
         raise UserError(
-            f"{path} is neither a prompt file, nor a run directory (it has no {RECORD}), nor a folder "
-            "of checkpoints."
+            f"{path} is neither a prompt file or another program's, nor a run directory (it has no "
+            f"{RECORD}), nor a folder of checkpoints."
         )
-
-
-def _show_prompts(path: Path, console: Console) -> None:
-    file = load_prompt_file(path)
-    about = file.metadata
-    rank = "" if about.rank is None else f", R = {about.rank}"
-    console.print(f"[bold]{path}[/]: {path.stat().st_size:,} bytes")
-    console.print(f"method {about.kind}, P = {about.length}, D = {about.width}{rank}")
-    console.print(f"backbone {about.backbone_name} (fingerprint {about.backbone_fingerprint})")
-    console.print(
-        f"step {about.step}, scores {about.scores}, written by mpt_jax {about.tool_version}"
-    )
-    for name, array in file.arrays.items():
-        console.print(f"  {name} {list(array.shape)}, root mean square {rms(array):.3f}")
-    names = list(about.task_names)
-    table = Table(
-        "task", "rms of its prompt", *(names if 1 < len(names) <= 12 else ()), title="cosines"
-    )
-    finished = [file.prompt(task) for task in names]
-    cosines = np.asarray(cosine_of_mean_slots(finished))
-    for row, (task, prompt) in enumerate(zip(names, finished, strict=True)):
-        shown = [f"{value:.2f}" for value in cosines[row]] if 1 < len(names) <= 12 else []
-        table.add_row(task, f"{rms(prompt):.3f}", *shown)
-    console.print(table)
 
 
 def _show_run(path: Path, console: Console) -> None:

@@ -6,7 +6,12 @@ import safetensors.numpy
 from mpt_jax.errors import UserError
 from mpt_jax.methods import initialisers
 from mpt_jax.methods.mpt import MPT
-from mpt_jax.methods.prompt_file import PromptFileError, load_prompt_file, save_prompt_file
+from mpt_jax.methods.prompt_file import (
+    METADATA_KEY,
+    PromptFileError,
+    load_prompt_file,
+    save_prompt_file,
+)
 from mpt_jax.methods.prompt_tuning import PromptTuning
 
 EMBEDDINGS = np.random.default_rng(0).normal(size=(50, 16)).astype(np.float32)
@@ -136,6 +141,16 @@ def test_damaged_and_foreign_files_are_refused(tmp_path):
         load_prompt_file(path)
     path.write_bytes(whole.replace(b'task_names\\"', b'task_mames\\"'))
     with pytest.raises(PromptFileError, match="unreadable metadata"):
+        load_prompt_file(path)
+    nested = {METADATA_KEY: "[" * 100_000}
+    path.write_bytes(safetensors.numpy.save({"prompt": np.zeros((1, 3, 16), np.float32)}, nested))
+    with pytest.raises(PromptFileError, match="unreadable metadata"):
+        load_prompt_file(path)
+    save(path, PromptTuning(members=1, tasks=1, length=3, width=16), ["past"], overwrite=True)
+    whole = bytearray(path.read_bytes())
+    whole[-4:] = np.float32(np.nan).tobytes()
+    path.write_bytes(whole)
+    with pytest.raises(PromptFileError, match="'prompt' holds values that are NaN"):
         load_prompt_file(path)
     with pytest.raises(PromptFileError, match="No prompt file"):
         load_prompt_file(tmp_path / "absent.safetensors")

@@ -27,6 +27,9 @@ COMMANDS = {
     "pretrain_embedded.gin": ("pretrain", ("pretrain_embedded.gin",)),
     # Run for its answers in test_end_to_end.py; it has nothing to dry-run.
     "runs/infer.gin": None,
+    # Run in test_prompt_commands.py.
+    "runs/import.gin": None,
+    "runs/show.gin": None,
 }
 
 

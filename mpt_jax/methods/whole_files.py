@@ -1,0 +1,62 @@
+"""Files and folders that appear whole or not at all, and never in the place of others."""
+
+import contextlib
+import os
+import re
+import shutil
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from mpt_jax.errors import UserError
+
+
+def write_whole(path: Path, data: bytes) -> None:
+    """Writes (or replaces) one file; a failure leaves what was there before. Makes its folder."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with open(temporary, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def refuse_existing(path: Path) -> None:
+    """Raises UserError where something is at `path` already."""
+    if path.exists() or path.is_symlink():
+        raise UserError(f"{path} exists; nothing is overwritten, name a new place.")
+
+
+@contextlib.contextmanager
+def new_folder(path: Path) -> Iterator[Path]:
+    """A folder to fill in a `with` block, which gets its name `path` when the block ends well.
+
+    Raises:
+      UserError: something is at `path` already.
+    """
+    refuse_existing(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary.mkdir()
+    try:
+        yield temporary
+        os.rename(temporary, path)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def file_names(tasks: Iterable[str]) -> dict[str, str]:
+    """A name for a file or folder for each task: what a path could misread becomes `_`.
+
+    Raises:
+      UserError: two tasks would get one name.
+    """
+    names = {task: re.sub(r"^\.|[^\w.:-]", "_", task) for task in tasks}
+    if len(set(names.values())) != len(names):
+        raise UserError(
+            f"The tasks {list(names)} have names that are too alike for files of theirs."
+        )
+    return names
