@@ -24,7 +24,7 @@ from mpt_jax.methods.mpt import MPT
 from mpt_jax.methods.prompt_tuning import PromptTuning
 from mpt_jax.methods.references import Reference, digest, refer, resolve
 from mpt_jax.methods.tensor_file import PromptFileError, check_finite, read_tensors
-from mpt_jax.methods.whole_files import write_whole
+from mpt_jax.whole_files import write_whole
 
 WHOLE, REFERRING = 1, 2  # format versions: files without references are as they always were
 METADATA_KEY = "mpt_jax_prompt"

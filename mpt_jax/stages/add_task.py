@@ -18,7 +18,7 @@ from mpt_jax.errors import UserError
 from mpt_jax.methods.formats import factors
 from mpt_jax.methods.prompt_file import PromptFile, load_prompt_file, save_prompt_file
 from mpt_jax.methods.references import digest
-from mpt_jax.methods.whole_files import file_names, refuse_existing
+from mpt_jax.whole_files import file_names, refuse_existing
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -14,8 +14,8 @@ from rich.console import Console
 from mpt_jax.errors import UserError
 from mpt_jax.methods.prompt_file import PromptFileError, save_prompt_file
 from mpt_jax.methods.prompt_sources import load_prompts
-from mpt_jax.methods.whole_files import refuse_existing
 from mpt_jax.stages.backbone import BackboneSource
+from mpt_jax.whole_files import refuse_existing
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -58,7 +58,7 @@ def test_half_precision(toy, tmp_path):
 
 
 def test_conversions_that_are_refused(toy, t5x, fails, tmp_path):
-    assert "name a new folder" in fails("convert", toy.backbone, t5x)
+    assert "nothing is overwritten" in fails("convert", toy.backbone, t5x)
     assert "nothing is overwritten" in fails("convert", toy.backbone, t5x, "--format=t5x")
     error = fails("convert", t5x, tmp_path / "new")
     assert "holds no vocabulary" in error and "--vocabulary" in error

@@ -7,7 +7,7 @@ P*R + R*D numbers and take `shared` from it.
 from pathlib import Path
 
 from mpt_jax.methods.prompt_file import PromptFile, PromptFileError, save_prompt_file
-from mpt_jax.methods.whole_files import file_names, new_folder
+from mpt_jax.whole_files import file_names, new_folder
 
 SHARED, FILE = "shared", "shared.safetensors"
 

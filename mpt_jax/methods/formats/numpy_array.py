@@ -14,7 +14,7 @@ from jaxtyping import Shaped
 
 from mpt_jax.methods.formats.foreign import one_task, plain_prompt
 from mpt_jax.methods.prompt_file import PromptFile, PromptFileError
-from mpt_jax.methods.whole_files import new_folder, refuse_existing, write_whole
+from mpt_jax.whole_files import new_folder, refuse_existing, write_whole
 
 WHAT = "a .npy array, or a run of prompt-tuning with numpy_checkpoints/"
 RUNS, VARIABLE = "numpy_checkpoints", "encoder.prompt.prompt.prompt"

@@ -19,7 +19,7 @@ from mpt_jax.methods.formats.foreign import foreign_prompts
 from mpt_jax.methods.formats.torch_archive import read_archive
 from mpt_jax.methods.prompt_file import KINDS, PromptFile, PromptFileError
 from mpt_jax.methods.tensor_file import read_tensors
-from mpt_jax.methods.whole_files import file_names, new_folder, write_whole
+from mpt_jax.whole_files import file_names, new_folder, write_whole
 
 WHAT = "a PEFT adapter folder with adapter_config.json"
 CONFIG, WEIGHTS, PICKLED, TASKS = (

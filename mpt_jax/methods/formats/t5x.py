@@ -4,7 +4,7 @@ from pathlib import Path
 
 from mpt_jax.methods.formats.foreign import one_task, plain_prompt
 from mpt_jax.methods.prompt_file import PromptFile, PromptFileError
-from mpt_jax.methods.whole_files import refuse_existing
+from mpt_jax.whole_files import refuse_existing
 
 WHAT = "a T5X checkpoint of a prompted model"
 VARIABLE = "encoder/prompt/prompt/prompt"

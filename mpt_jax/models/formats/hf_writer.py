@@ -2,7 +2,6 @@
 
 import json
 import os
-import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -23,6 +22,7 @@ from mpt_jax.models.formats.weights import (
 )
 from mpt_jax.models.layer_stacking import unstack_layers
 from mpt_jax.models.t5 import T5Config
+from mpt_jax.whole_files import new_folder
 
 STORED_DTYPES = ("float32", "bfloat16")
 SHARD_BYTES = 5_000_000_000  # transformers' own limit for one file
@@ -84,28 +84,16 @@ def save_weights(
 
     Raises:
         ValueError: an unknown dtype, or a weight that holds NaN or infinity.
-        FileExistsError: the folder holds something.
+        UserError: the folder holds something.
     """
     if dtype not in (None, *STORED_DTYPES):
         raise ValueError(f"dtype: got {dtype!r}, expected one of {list(STORED_DTYPES)}.")
-    folder = Path(folder)
-    if not overwrite and folder.exists() and any(folder.iterdir()):
-        raise FileExistsError(f"{folder} is not empty; nothing is overwritten, name a new folder.")
-    unfinished = folder.with_name(f".{folder.name}.{os.getpid()}.unfinished")
-    replaced = unfinished.with_suffix(".replaced")
-    unfinished.mkdir(parents=True)
-    try:
+    with new_folder(Path(folder), overwrite=overwrite) as unfinished:
         stored = _write_tensors(unfinished, weights, dtype, shard_bytes)
         description = json.dumps(to_hf_config(weights.config, stored), indent=2, sort_keys=True)
         (unfinished / CONFIG_FILE).write_text(description + "\n", encoding="utf-8")
         for name, content in (files or {}).items():
             (unfinished / name).write_bytes(content)
-        if folder.exists():
-            os.rename(folder, replaced)
-        os.rename(unfinished, folder)
-    finally:
-        shutil.rmtree(unfinished, ignore_errors=True)
-        shutil.rmtree(replaced, ignore_errors=True)
 
 
 def _write_tensors(folder: Path, weights: Weights, dtype: str | None, shard_bytes: int) -> str:

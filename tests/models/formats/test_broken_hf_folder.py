@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
+from mpt_jax.errors import UserError
 from mpt_jax.models.formats.hf_folder import HuggingFaceWeights
 from mpt_jax.models.formats.hf_writer import save_backbone, save_weights
 from mpt_jax.models.formats.loading import load_backbone
@@ -201,7 +202,7 @@ def test_nothing_is_written_where_reading_fails(folder, tmp_path):
 
 def test_an_existing_folder_is_left_alone(folder, config, params, tmp_path):
     before = {path.name: path.read_bytes() for path in folder.iterdir()}
-    with pytest.raises(FileExistsError, match="name a new folder"):
+    with pytest.raises(UserError, match="nothing is overwritten"):
         save_backbone(folder, config, params, "bfloat16")
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
     save_backbone(folder, config, params, "bfloat16", overwrite=True, files={"note": b"kept"})

@@ -31,21 +31,35 @@ def refuse_existing(path: Path) -> None:
 
 
 @contextlib.contextmanager
-def new_folder(path: Path) -> Iterator[Path]:
+def new_folder(path: Path, *, overwrite: bool = False) -> Iterator[Path]:
     """A folder to fill in a `with` block, which gets its name `path` when the block ends well.
+
+    Args:
+      path: a new folder, or an empty one.
+      overwrite: take the place of what is there, once the new one is whole.
 
     Raises:
       UserError: something is at `path` already.
     """
-    refuse_existing(path)
+    if not (overwrite or (path.is_dir() and not any(path.iterdir()))):
+        refuse_existing(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    temporary.mkdir()
+    unfinished = path.with_name(f".{path.name}.{os.getpid()}.unfinished")
+    replaced = unfinished.with_suffix(".replaced")
+    unfinished.mkdir()
     try:
-        yield temporary
-        os.rename(temporary, path)
+        yield unfinished
+        if path.exists():
+            os.rename(path, replaced)
+        try:
+            os.rename(unfinished, path)
+        except OSError:
+            if replaced.exists():
+                os.rename(replaced, path)
+            raise
+        shutil.rmtree(replaced, ignore_errors=True)
     finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+        shutil.rmtree(unfinished, ignore_errors=True)
 
 
 def file_names(tasks: Iterable[str]) -> dict[str, str]:
