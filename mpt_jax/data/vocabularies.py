@@ -151,6 +151,7 @@ class SentencePieceVocabulary(VocabularyBase):
         # By name, since the generated module has its classes at run time only.
         pb2: Any = importlib.import_module("sentencepiece.sentencepiece_model_pb2")
         self.extra_ids = extra_ids
+        self.path = None if isinstance(model, bytes) else Path(model)
         self._name = "bytes" if isinstance(model, bytes) else str(model)
         content = model if isinstance(model, bytes) else Path(model).read_bytes()
         try:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from mpt_jax.data import tasks
 from mpt_jax.data.examples import Examples
+from mpt_jax.data.families import TaskFamily, register_families
 from mpt_jax.data.fill import fill_store
 from mpt_jax.data.splits import examples_for
 from mpt_jax.data.vocabularies import Vocabulary
@@ -28,22 +29,27 @@ class Data:
         feature_lengths: most tokens of "inputs" (the prompt not counted) and of "targets".
         store_root: folder of the token stores; None for the user's cache.
         split_rules: task name -> rule of `mpt_jax.data.splits` (e.g. "halved_validation" for sets
-            without a public test split); tasks that are not named have the "official" splits.
+            without a public test split); tasks that are not named have the rule of their family, or
+            the "official" splits.
+        families: tasks that are registered with the backbone's vocabulary.
     """
 
     feature_lengths: Mapping[str, int]
     store_root: str | None = None
     split_rules: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    families: tuple[TaskFamily, ...] = ()
 
-    def load_modules(self, task_modules: tuple[str, ...]) -> None:
-        """Registers the shipped tasks and the user's."""
+    def register(self, task_modules: tuple[str, ...], vocabulary: Vocabulary) -> None:
+        """Registers the shipped tasks and the user's, and the families with the backbone's vocabulary."""
         tasks.load_task_modules((*DEFAULT_MODULES, *task_modules))
+        register_families(self.families, vocabulary)
 
     def open(self, task: str, role: str) -> Examples:
         """The examples of `task` that serve as `role`: "train", "validation" or "test"."""
         root = default_store_root() if self.store_root is None else Path(self.store_root)
         root.mkdir(parents=True, exist_ok=True)
-        rule = self.split_rules.get(task, "official")
+        of_families = {name: rule for f in self.families for name, rule in f.split_rules().items()}
+        rule = self.split_rules.get(task, of_families.get(task, "official"))
         return examples_for(
             rule, role, lambda split: fill_store(task, split, self.feature_lengths, root)
         )

@@ -74,8 +74,8 @@ def run(
         dry_run: check that everything can be opened, score nothing.
         config_text: gives the operative configuration.
     """
-    data.load_modules(task_modules)
     frozen = backbone.open()
+    data.register(task_modules, frozen.vocabulary)
     console = Console(highlight=False)
     if dry_run:
         made = [source for source in sources if Path(source).exists()]

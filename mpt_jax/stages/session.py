@@ -78,8 +78,8 @@ class Session:
         if not self.dry_run and jax.process_index() == 0:
             self._run = self._stack.enter_context(open_run(self.model_dir, self.stage))
         try:
-            self._data.load_modules(self._modules)
             self.backbone = self._source.open()
+            self._data.register(self._modules, self.backbone.vocabulary)
         except BaseException:
             self._stack.close()
             raise
