@@ -110,8 +110,10 @@ def test_plain_prompts_become_one_folder_each(make_prompts, tmp_path):
 def test_nothing_is_overwritten_and_nothing_half_written(make_prompts, tmp_path, monkeypatch):
     prompts = make_prompts("mpt")
     (tmp_path / "there").mkdir()
+    (tmp_path / "there" / "note").write_text("kept")
     with pytest.raises(UserError, match="there exists"):
         peft.write(prompts, tmp_path / "there")
+    assert [path.name for path in (tmp_path / "there").iterdir()] == ["note"]
     before = sorted(tmp_path.iterdir())
 
     def fail(*_):
