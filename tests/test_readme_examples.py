@@ -4,6 +4,7 @@ import io
 import json
 import re
 import shlex
+import shutil
 import sys
 from pathlib import Path
 
@@ -67,10 +68,19 @@ def backbone(tmp_path, monkeypatch) -> str:
     return str(folder)
 
 
+def files_of_other_programs(backbone: str) -> None:
+    """What the README's reader has already: a prompt, and a T5X checkpoint with its vocabulary."""
+    np.save("past.npy", np.ones((3, 16), np.float32))
+    assert main(["convert", backbone, "models/t5x", "--format=t5x"]) == 0
+    Path("models/t5x/checkpoint_0").rename("models/t5x/checkpoint_1100000")
+    vocabulary = ROOT / "tests" / "data" / "reference" / "spiece_without_map.model"
+    shutil.copy(vocabulary, "models/sentencepiece.model")
+
+
 @pytest.mark.slow
 def test_the_commands(backbone, monkeypatch):
     ran = []
-    np.save("past.npy", np.ones((3, 16), np.float32))  # the README's file of another program
+    files_of_other_programs(backbone)
     for text, words in commands():
         command, smaller = words[0], SMALLER.get(words[0], {})
         if command in SMALLER or "--gin_file=models/embedded.gin" in words:
@@ -93,6 +103,7 @@ def test_the_commands(backbone, monkeypatch):
         "import",
         "export",
         "merge",
+        "convert",
     }
     assert "adjective_of_place" in Path("runs/demonyms_scores/report.md").read_text()
 

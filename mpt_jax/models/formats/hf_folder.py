@@ -107,7 +107,8 @@ def _existing(path: Path) -> Path:
     if not path.is_file():
         raise FileNotFoundError(
             f"{path} does not exist. A backbone is a folder of {CONFIG_FILE} and {WEIGHTS_FILE} (or its "
-            f"shards with {INDEX_FILE}), as transformers' `save_pretrained` writes them."
+            f"shards with {INDEX_FILE}), as transformers' `save_pretrained` writes them, or a T5X "
+            "checkpoint_<step>."
         )
     return path
 
