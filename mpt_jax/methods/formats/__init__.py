@@ -1,0 +1,1 @@
+"""Prompts in other programs' files: one module for each form; `registry` lists them."""
