@@ -13,7 +13,7 @@ safe and useful for prompts:
 import dataclasses
 import os
 from collections.abc import Mapping
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import flax
 import jax
@@ -33,6 +33,7 @@ TARGET = "target/"
 PROMPTS = f"{TARGET}encoder/{PROMPT}/"
 
 
+@runtime_checkable
 class Start(Protocol):
     """Where prompts start: one member's parameters for a method and its K task names."""
 

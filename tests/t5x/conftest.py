@@ -6,6 +6,7 @@ without it the tests of this folder are skipped.
 
 import contextlib
 import dataclasses
+import gc
 import sys
 import types
 import warnings
@@ -29,10 +30,13 @@ with warnings.catch_warnings(), contextlib.suppress(ModuleNotFoundError):
     import t5x.examples.t5.network
     import t5x.models
 
+INPUTS = ("encoder_input_tokens", "decoder_input_tokens", "decoder_target_tokens")
 TASKS = ("one", "two", "three")
 P, V, D = 4, 48, 16
 SHAPE = dict(vocab_size=V, emb_dim=D, num_heads=2, head_dim=6, mlp_dim=24)
 SHAPE |= dict(num_encoder_layers=2, num_decoder_layers=2)
+PLAIN = dict(vocab_size=384, emb_dim=16, num_heads=8, head_dim=2, mlp_dim=32)
+PLAIN |= dict(num_encoder_layers=2, num_decoder_layers=2)
 VERSIONS = {
     "1.0": dict(mlp_activations=("relu",), logits_via_embedding=True),
     "1.1": dict(mlp_activations=("gelu", "linear"), logits_via_embedding=False),
@@ -58,6 +62,7 @@ def t5x_code():
     ):
         warnings.simplefilter("ignore")
         yield
+        gc.collect()  # T5X leaves event loops open, which is warned of when they are collected
 
 
 def random_tree(shapes, seed):
@@ -145,6 +150,42 @@ def make_batch(bank, packed, rows=8, seed=3):
     if not packed:
         batch = {k: v for k, v in batch.items() if not k.endswith(("segment_ids", "positions"))}
     return {name: jnp.asarray(array) for name, array in batch.items()}
+
+
+@pytest.fixture(scope="session")
+def plain_checkpoint(tmp_path_factory):
+    """A legacy checkpoint of a plain T5 1.1, at step 1000.
+
+    On CPUs T5X divides a model among all local devices, which are eight in tests: so its sizes.
+    """
+    import seqio
+    from t5x import adafactor, partitioning, utils
+
+    config = t5x.examples.t5.network.T5Config(
+        **PLAIN, mlp_activations=("gelu", "linear"), dropout_rate=0.0
+    )
+    vocabulary = seqio.ByteVocabulary()
+    model = t5x.models.EncoderDecoderModel(
+        t5x.examples.t5.network.Transformer(config),
+        input_vocabulary=vocabulary,
+        output_vocabulary=vocabulary,
+        optimizer_def=adafactor.Adafactor(0.1),
+    )
+    folder = tmp_path_factory.mktemp("plain")
+    with t5x_code():
+        partitioner = partitioning.PjitPartitioner(num_partitions=1)
+        initializer = utils.TrainStateInitializer(
+            optimizer_def=model.optimizer_def,
+            init_fn=model.get_initial_variables,
+            input_shapes=dict.fromkeys(INPUTS, (8, 8)),
+            input_types=dict.fromkeys(INPUTS, jnp.int32),
+            partitioner=partitioner,
+        )
+        state = initializer.from_scratch(jax.random.PRNGKey(1))
+        shape = initializer.global_train_state_shape
+        saver = t5x.checkpoints.Checkpointer(shape, partitioner, str(folder))
+        saver.save(state.replace_step(jnp.array(1000, jnp.int32)))
+    return folder / "checkpoint_1000"
 
 
 @pytest.fixture
