@@ -70,9 +70,7 @@ class PromptEmbedder(nn.Module):
         return {method.name: {name: array[None] for name, array in arrays.items()}}
 
 
-def _uniform(
-    rng: PRNGKeyArray, embeddings: Embeddings, length: int
-) -> Float[Array, "P D"]:
+def _uniform(rng: PRNGKeyArray, embeddings: Embeddings, length: int) -> Float[Array, "P D"]:
     """Lester et al.'s plainest start. T5X draws it before a checkpoint is read; see `starts`."""
     return jax.random.uniform(rng, (length, embeddings.shape[1]), jnp.float32, -0.5, 0.5)
 

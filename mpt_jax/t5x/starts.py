@@ -23,7 +23,7 @@ from t5x import state_utils, utils
 
 from mpt_jax.errors import UserError
 from mpt_jax.methods.method import Initialiser, Method, Params
-from mpt_jax.methods.prompt_file import KINDS, PromptFile, load_prompt_file
+from mpt_jax.methods.prompt_file import PromptFile, load_prompt_file
 from mpt_jax.models.formats.t5x_checkpoint import open_checkpoint
 from mpt_jax.models.formats.weights import refuse_difference
 from mpt_jax.t5x.network import AXES, PROMPT
@@ -145,14 +145,15 @@ class PromptedStateInitializer(utils.TrainStateInitializer):
                 "PROMPT_LENGTH, RANK and TASKS to the start's, or take another start."
             )
         params["encoder"][PROMPT] = {
-            name: jax.make_array_from_callback(
-                array.shape,
-                array.sharding,
-                lambda index, whole=np.asarray(started[name], array.dtype): whole[index],
-            )
+            name: _placed(np.asarray(started[name], array.dtype), array.sharding)
             for name, array in fresh.items()
         }
         return state.replace_params(flax.core.freeze(params))
+
+
+def _placed(array: np.ndarray, sharding: jax.sharding.Sharding) -> jax.Array:
+    """The array on all devices of the mesh, those of other processes too."""
+    return jax.make_array_from_callback(array.shape, sharding, lambda index: array[index])
 
 
 def backbone_only(

@@ -90,7 +90,10 @@ def make_pair(version="1.1", method="mpt", seed=8, **model_settings):
     rank = {"rank": 2} if method == "mpt" else {}
     made = METHODS[method](members=1, tasks=len(TASKS), length=P, width=D, **rank)
     module = network.Transformer(
-        theirs, tasks=TASKS, prompt_length=P, method=lambda **sizes: dataclasses.replace(made, **sizes)
+        theirs,
+        tasks=TASKS,
+        prompt_length=P,
+        method=lambda **sizes: dataclasses.replace(made, **sizes),
     )
     abstract = jax.eval_shape(lambda: t5.init_params(ours, jax.random.key(0)))
     shapes = {path: leaf.shape for path, leaf in flatten_dict(abstract, sep="/").items()}

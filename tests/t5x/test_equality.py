@@ -67,7 +67,10 @@ def test_loss_and_gradient_of_the_prompt(version, method, packed, pair, batch_of
 def test_three_adamw_steps(method, pair, batch_of, t5x_side):
     pair = pair("1.1", method)
     rates = {"shared": 0.3, "factors": 0.4, "prompt": 0.3}
-    patterns = {"mpt": {"shared": "shared", "factors": "[uv]"}, "prompt_tuning": {"prompt": "prompt"}}
+    patterns = {
+        "mpt": {"shared": "shared", "factors": "[uv]"},
+        "prompt_tuning": {"prompt": "prompt"},
+    }
     definition = prompt_optimizer(
         [
             (f"encoder/prompt/{pattern}", optax.adamw(rates[role], weight_decay=1e-2))

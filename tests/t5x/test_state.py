@@ -79,9 +79,7 @@ def restore(parts, folder, path, resume=False):
     folder.mkdir(exist_ok=True)
     settings = dict(path=str(path), mode="specific", dtype="float32")
     if not resume:
-        settings |= dict(
-            fallback_to_scratch=True, state_transformation_fns=[starts.backbone_only]
-        )
+        settings |= dict(fallback_to_scratch=True, state_transformation_fns=[starts.backbone_only])
     return utils.create_checkpoint_manager_and_restore(
         parts.initializer,
         parts.partitioner,
@@ -123,7 +121,9 @@ def step(parts, state, seed):
 
 
 def leaves(tree):
-    return {path: np.asarray(x) for path, x in flatten_dict(flax.core.unfreeze(tree), sep="/").items()}
+    return {
+        path: np.asarray(x) for path, x in flatten_dict(flax.core.unfreeze(tree), sep="/").items()
+    }
 
 
 def assert_equal(first, second):
@@ -175,7 +175,9 @@ def test_only_trained_parameters_have_optimizer_state(plain_checkpoint, t5x_side
     with t5x_side():
         parts = make(starts.FromEmbeddings(plain_checkpoint, uniform))
         state = parts.initializer.global_train_state_shape.state_dict()["state"]
-    arrays = {path for path in flatten_dict(state, sep="/") if "encoder" in path or "decoder" in path}
+    arrays = {
+        path for path in flatten_dict(state, sep="/") if "encoder" in path or "decoder" in path
+    }
     assert {path.split("encoder/")[-1] for path in arrays} == {
         "prompt/shared",
         "prompt/u",
@@ -227,7 +229,9 @@ def test_a_file_of_another_method_starts_with_finished_prompts(tmp_path):
     shared = starts.FromPromptFile(plain_file)(MPT(**sizes), TASKS)["shared"]
     np.testing.assert_allclose(shared, plain["prompt"].mean(axis=0), rtol=1e-6)
     prompts = starts.FromPromptFile(mpt_file)(PromptTuning(**sizes), TASKS)["prompt"]
-    expected = [factors["shared"] * (u @ v) for u, v in zip(factors["u"], factors["v"], strict=True)]
+    expected = [
+        factors["shared"] * (u @ v) for u, v in zip(factors["u"], factors["v"], strict=True)
+    ]
     np.testing.assert_allclose(prompts, np.stack(expected), rtol=1e-5)
 
 
@@ -240,7 +244,9 @@ def test_a_file_of_another_method_starts_with_finished_prompts(tmp_path):
     ],
 )
 def test_a_prompt_file_that_does_not_fit_is_refused(names, sizes, message, tmp_path):
-    path = save_file(tmp_path / "p.safetensors", {"prompt": np.ones((2, P, D))}, "prompt_tuning", TASKS)
+    path = save_file(
+        tmp_path / "p.safetensors", {"prompt": np.ones((2, P, D))}, "prompt_tuning", TASKS
+    )
     method = MPT(**dict(members=1, tasks=2, length=P, width=D) | sizes)
     with pytest.raises(UserError, match=message):
         starts.FromPromptFile(path)(method, names)
@@ -264,8 +270,14 @@ def test_embeddings_of_another_checkpoint_are_refused(plain_checkpoint, tmp_path
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda t: t["encoder"]["encoder_norm"].clear(), "missing target/encoder/encoder_norm/scale"),
-        (lambda t: t["decoder"].update(extra=np.ones(2)), "unexpected target/decoder/extra \\(2,\\)"),
+        (
+            lambda t: t["encoder"]["encoder_norm"].clear(),
+            "missing target/encoder/encoder_norm/scale",
+        ),
+        (
+            lambda t: t["decoder"].update(extra=np.ones(2)),
+            "unexpected target/decoder/extra \\(2,\\)",
+        ),
         (
             lambda t: t["encoder"]["encoder_norm"].update(scale=np.ones(7)),
             "encoder_norm/scale: got \\(7,\\), expected \\(16,\\)",
@@ -277,7 +289,10 @@ def test_a_checkpoint_of_another_model_is_refused(change, message, plain_checkpo
         parts = make(starts.FromEmbeddings(plain_checkpoint, uniform))
         model = parts.initializer.global_train_state_shape.state_dict()
     target = flax.core.unfreeze(jax.tree.map(lambda x: np.zeros(x.shape), model["target"]))
-    checkpoint = {"target": target, "state": {"step": np.int32(1), "param_states": {"a": np.ones(1)}}}
+    checkpoint = {
+        "target": target,
+        "state": {"step": np.int32(1), "param_states": {"a": np.ones(1)}},
+    }
     kept = flatten_dict(starts.backbone_only(checkpoint, model), sep="/")
     assert "state/step" in kept and not any("prompt" in p or "param_states" in p for p in kept)
     assert starts.backbone_only(checkpoint, model, is_resuming=True) is checkpoint
