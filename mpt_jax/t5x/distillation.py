@@ -116,8 +116,8 @@ class DistillationModel(models.EncoderDecoderModel):
         kl = self._divergence(teacher_logits, logits, batch)
         mse = self._hidden_difference(teacher_states, states, batch)
         agreement = self._logits * kl + self._hidden * mse
-        # A sum over tokens divided by `factor` is a mean times this.
-        scale = jnp.sum(batch["decoder_loss_weights"]) / (1.0 if factor is None else factor)
+        # A weighted sum over tokens divided by `factor` is a weighted mean times this.
+        scale = jnp.sum(weights) / (1.0 if factor is None else factor)
         loss = task_loss + self._weight * scale * agreement
         metrics = self._compute_metrics(
             logits=logits,
@@ -128,7 +128,7 @@ class DistillationModel(models.EncoderDecoderModel):
             segment_ids=_segments(batch),
         )
         tokens = jnp.sum(batch["decoder_loss_weights"])
-        terms = {"distillation/task_loss": task_loss / scale}
+        terms = {"distillation/task_loss": losses.divide(task_loss, scale)}
         terms |= {"distillation/kl": kl, "distillation/hidden_mse": mse}
         for name, mean in terms.items():
             metrics[name] = clu_metrics.Average(total=mean * tokens, count=tokens)

@@ -12,18 +12,23 @@ safe and useful for prompts:
 
 import dataclasses
 import os
+import warnings
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 import flax
 import jax
 import numpy as np
 from flax.traverse_util import unflatten_dict
+from jaxtyping import Float
 from t5x import state_utils, utils
 
 from mpt_jax.errors import UserError
+from mpt_jax.methods.initialisers import from_file
 from mpt_jax.methods.method import Initialiser, Method, Params
 from mpt_jax.methods.prompt_file import PromptFile, load_prompt_file
+from mpt_jax.methods.similarity import PromptScaleWarning
 from mpt_jax.models.formats.t5x_checkpoint import open_checkpoint
 from mpt_jax.models.formats.weights import refuse_difference
 from mpt_jax.t5x.network import AXES, PROMPT
@@ -72,19 +77,21 @@ class FromEmbeddings:
 
 @dataclasses.dataclass(frozen=True)
 class FromPromptFile:
-    """The prompts that `mpt` trained, from its prompt file.
+    """The prompts that `mpt` trained, from its prompt file; or one plain prompt for all tasks.
 
     A file of the network's own method is taken as it is, each task by its name. Prompts of another
     method are finished first, and start this one: MPT's shared prompt is then their mean.
 
     Attributes:
-        path: a `.safetensors` prompt file. The backbone that it names is not compared: T5X knows no
-            fingerprints.
+        path: a `.safetensors` prompt file, or a `.npy` array [P, D]. The backbone that a file names is
+            not compared: T5X knows no fingerprints.
     """
 
     path: str | os.PathLike[str]
 
     def __call__(self, method: Method, tasks: tuple[str, ...]) -> Params:
+        if Path(self.path).suffix != ".safetensors":
+            return method.start(0, jax.random.key(0), self._plain_prompt(method))
         file = load_prompt_file(self.path, expect_width=method.width)
         names = file.metadata.task_names
         missing = [task for task in tasks if task not in names]
@@ -102,6 +109,13 @@ class FromPromptFile:
             prompts = np.stack([file.prompt(task) for task in tasks])
             return method.start(0, jax.random.key(0), prompts)
         return _in_order(file, tasks)
+
+    def _plain_prompt(self, method: Method) -> Float[jax.Array, "P D"]:
+        no_table = np.zeros((1, method.width), np.float32)
+        with warnings.catch_warnings():
+            # The scale cannot be compared with the embeddings', which are not read here.
+            warnings.simplefilter("ignore", PromptScaleWarning)
+            return from_file(jax.random.key(0), no_table, method.length, path=self.path)
 
 
 def _in_order(file: PromptFile, tasks: tuple[str, ...]) -> Params:

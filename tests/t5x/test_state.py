@@ -235,6 +235,18 @@ def test_a_file_of_another_method_starts_with_finished_prompts(tmp_path):
     np.testing.assert_allclose(prompts, np.stack(expected), rtol=1e-5)
 
 
+def test_an_array_starts_all_tasks(tmp_path):
+    prompt = np.random.RandomState(0).randn(P, D).astype(np.float32)
+    np.save(tmp_path / "p.npy", prompt)
+    start = starts.FromPromptFile(tmp_path / "p.npy")
+    sizes = dict(members=1, tasks=2, width=D)
+    arrays = start(PromptTuning(**sizes, length=P), TASKS)
+    np.testing.assert_array_equal(arrays["prompt"], np.stack([prompt, prompt]))
+    np.testing.assert_array_equal(start(MPT(**sizes, length=P), TASKS)["shared"], prompt)
+    with pytest.raises(UserError, match=r"shape \(3, 16\), expected \(4, 16\)"):
+        start(MPT(**sizes, length=P + 1), TASKS)
+
+
 @pytest.mark.parametrize(
     ("names", "sizes", "message"),
     [
