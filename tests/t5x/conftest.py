@@ -1,6 +1,6 @@
 """A tiny T5 twice: in T5X with prompts in its encoder, and in mpt_jax with a bank; the same numbers.
 
-T5X is on no package index. Its checkouts on PYTHONPATH and the `t5x` extra bring it (README, "In T5X");
+T5X is on no package index. Its checkouts on PYTHONPATH and the `t5x` extra bring it (docs/t5x.md);
 without it the tests of this folder are skipped.
 """
 

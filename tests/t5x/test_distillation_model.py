@@ -12,7 +12,7 @@ from mpt_jax.methods.prompt_file import save_prompt_file
 from mpt_jax.methods.prompt_tuning import PromptTuning
 from mpt_jax.training.distillation import DistillationObjective
 
-pytest.importorskip("t5x", reason="needs T5X from its repository (README, 'In T5X')")
+pytest.importorskip("t5x", reason="needs T5X from its repository (docs/t5x.md)")
 
 from mpt_jax.t5x.distillation import DistillationModel, teachers_from_files  # noqa: E402
 

@@ -12,7 +12,7 @@ from mpt_jax.training.objectives import TaskObjective
 from mpt_jax.training.optimizers import Group, Optimizer, table_for
 from mpt_jax.training.update_rules import AdamW
 
-pytest.importorskip("t5x", reason="needs T5X from its repository (README, 'In T5X')")
+pytest.importorskip("t5x", reason="needs T5X from its repository (docs/t5x.md)")
 
 import optax  # noqa: E402
 from t5x import decoding  # noqa: E402

@@ -17,7 +17,7 @@ from mpt_jax.methods.formats.t5x_prompt import import_t5x_prompts, read_t5x_prom
 from mpt_jax.methods.prompt_file import load_prompt_file
 from mpt_jax.models.formats.t5x_checkpoint import open_checkpoint
 
-pytest.importorskip("t5x", reason="needs T5X from its repository (README, 'In T5X')")
+pytest.importorskip("t5x", reason="needs T5X from its repository (docs/t5x.md)")
 pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).parents[2]
@@ -166,6 +166,7 @@ def test_prompt_tuning_starts_from_a_prompt_file(trained, prompt_file, place):
     folder = place.folder / "prompt_tuning"
     settings = TRAIN | {"MODEL_DIR": str(folder), "INITIAL_CHECKPOINT_PATH": str(place.plain)}
     settings |= {"TRAIN_STEPS": 1002, "PROMPT_FILE": str(prompt_file), "CLIP_NORM": None}
+    settings["network.T5Config.dtype"] = "bfloat16"  # T5X's default; prompts stay float32
     settings["utils.SaveCheckpointConfig.keep"] = None
     files = ("t5x/prompts/prompt_tuning.gin", "t5x/runs/train_from_prompt_file.gin")
     run(place, "train", files, settings)

@@ -9,7 +9,7 @@ import pytest
 from mpt_jax.errors import UserError
 from mpt_jax.training.schedules import WarmupLinear
 
-pytest.importorskip("t5x", reason="needs T5X from its repository (README, 'In T5X')")
+pytest.importorskip("t5x", reason="needs T5X from its repository (docs/t5x.md)")
 
 import optax  # noqa: E402
 

@@ -6,7 +6,7 @@ import pytest
 from mpt_jax.data.tasks import import_seqio
 from mpt_jax.errors import UserError
 
-pytest.importorskip("t5x", reason="needs T5X from its repository (README, 'In T5X')")
+pytest.importorskip("t5x", reason="needs T5X from its repository (docs/t5x.md)")
 
 seqio = import_seqio()
 import tensorflow as tf  # noqa: E402

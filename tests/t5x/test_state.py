@@ -18,7 +18,7 @@ from mpt_jax.methods.prompt_file import load_prompt_file, save_prompt_file
 from mpt_jax.methods.prompt_tuning import PromptTuning
 from mpt_jax.models.formats.t5x_checkpoint import open_checkpoint
 
-pytest.importorskip("t5x", reason="needs T5X from its repository (README, 'In T5X')")
+pytest.importorskip("t5x", reason="needs T5X from its repository (docs/t5x.md)")
 
 import optax  # noqa: E402
 import seqio  # noqa: E402
