@@ -22,14 +22,17 @@ pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).parents[2]
 TASKS = ["toy_head", "toy_tail"]
-TINY = """
-include "t5x/examples/t5/t5_1_1/tiny.gin"
+SIZE = "t5x/examples/t5/t5_1_1/tiny.gin"
+MINE = """
 from __gin__ import dynamic_registration
 import seqio
 import toy_tasks
 from t5x.examples.t5 import network
 VOCABULARY = @seqio.ByteVocabulary()
 seqio.ByteVocabulary.extra_ids = 125
+TASKS = ["toy_head", "toy_tail"]
+PROMPT_LENGTH = 4
+VOCAB_SIZE = 384
 network.T5Config:
   dtype = "float32"
   emb_dim = 16
@@ -37,9 +40,8 @@ network.T5Config:
   head_dim = 2
   mlp_dim = 32
 """
-COMMON = {"TASKS": TASKS, "PROMPT_LENGTH": 4, "VOCAB_SIZE": 384}
 LENGTHS = {"inputs": 48, "targets": 32}
-TRAIN = COMMON | {
+TRAIN = {
     "TASK_FEATURE_LENGTHS": LENGTHS,  # room for several examples, each with its prompt
     "BATCH_SIZE": 8,
     "EVAL_PERIOD": 2,
@@ -52,7 +54,7 @@ TRAIN = COMMON | {
 def place(tmp_path_factory, plain_checkpoint):
     """A folder to run in, with a legacy checkpoint of a plain T5 at step 1000."""
     folder = tmp_path_factory.mktemp("mains")
-    (folder / "tiny.gin").write_text(TINY)
+    (folder / "mine.gin").write_text(MINE)
     paths = [ROOT, ROOT / "tests" / "stages", os.environ.get("PYTHONPATH", "")]
     env = os.environ | {"PYTHONPATH": os.pathsep.join(map(str, paths)), "XLA_FLAGS": ""}
     return types.SimpleNamespace(folder=folder, env=env, plain=plain_checkpoint)
@@ -60,7 +62,7 @@ def place(tmp_path_factory, plain_checkpoint):
 
 def start(place, main, files, bindings):
     words = [sys.executable, "-m", f"t5x.{main}", f"--gin_search_paths={SHIPPED}"]
-    words += [f"--gin_file={name}" for name in ("tiny.gin", *files)]
+    words += [f"--gin_file={name}" for name in (SIZE, *files, "mine.gin")]
     words += [f"--gin.{name}={value!r}" for name, value in bindings.items()]
     with open(place.folder / "log", "w") as log:
         return subprocess.Popen(
@@ -133,7 +135,7 @@ def test_training_moves_the_prompts_and_nothing_else(trained, place):
 def test_eval_and_infer_of_a_checkpoint_and_of_its_prompt_file_agree(trained, prompt_file, place):
     answers = {}
     for kind, checkpoint in (("", trained.last), ("_prompt_file", place.plain)):
-        settings = COMMON | {"CHECKPOINT_PATH": str(checkpoint)}
+        settings = {"CHECKPOINT_PATH": str(checkpoint)}
         if kind:
             settings["PROMPT_FILE"] = str(prompt_file)
         scores = place.folder / f"eval{kind}"

@@ -23,6 +23,7 @@ import json, sys
 import gin, jax, jax.numpy as jnp
 from t5x.train import train
 from mpt_jax.t5x.network import Transformer
+from mpt_jax.t5x.optimizer import Rate
 
 gin.configurable(train)
 search_path, *sizes = sys.argv[1:]
@@ -32,6 +33,9 @@ for size in sizes:
     files = [f"t5x/examples/t5/{size}.gin", "t5x/prompts/mpt.gin", "t5x/runs/train.gin"]
     bindings = ["TASKS = ('a', 'b')", "MODEL_DIR = ''", "TRAIN_STEPS = 1", "RANK = 2"]
     bindings += ["INITIAL_CHECKPOINT_PATH = ''", "TASK_FEATURE_LENGTHS = {}"]
+    # What the files offer by name can be chosen on the command line.
+    bindings += ["SCHEDULE = @schedules.WarmupLinear()", "SCHEDULE_STEPS = 10"]
+    bindings += ["MIXTURE_RATE = @seqio.mixing_rate_num_examples"]
     gin.parse_config_files_and_bindings(files, bindings)
     module = gin.get_configurable(Transformer)()
     ones = jnp.ones((1, 4), jnp.int32)
@@ -40,7 +44,9 @@ for size in sizes:
     prompts = params["encoder"].pop("prompt")
     count = sum(leaf.size for leaf in jax.tree.leaves(params))
     shapes = {name: leaf.shape for name, leaf in prompts.items()}
-    print(json.dumps([size, count, shapes, module.config.dropout_rate]))
+    with gin.config_scope("shared"):
+        rates = [float(gin.get_configurable(Rate)()(jnp.int32(step))) for step in (0, 9)]
+    print(json.dumps([size, count, shapes, module.config.dropout_rate, rates]))
 """
 
 
@@ -50,8 +56,9 @@ def test_backbones_keep_their_size_and_get_prompts_of_their_width():
     assert ran.returncode == 0, ran.stderr[-3000:]
     rows = [json.loads(line) for line in ran.stdout.splitlines() if line.startswith("[")]
     assert [size for size, *_ in rows] == list(BACKBONES)
-    for size, count, shapes, dropout in rows:
+    for size, count, shapes, dropout, rates in rows:
         expected, width = BACKBONES[size]
         assert count == expected
         assert shapes == {"shared": [100, width], "u": [2, 100, 2], "v": [2, 2, width]}
         assert dropout == 0.0
+        assert rates == pytest.approx([0.3, 0.3 / 9])
