@@ -138,7 +138,7 @@ class DistillationModel(models.EncoderDecoderModel):
         params = flax.core.unfreeze(params)
         encoder = {**params["encoder"], PROMPT: {"prompt": jnp.asarray(self._teachers)}}
         params = jax.lax.stop_gradient({**params, "encoder": encoder})
-        return jax.lax.stop_gradient(_run(self._teacher_module, params, batch, None))
+        return _run(self._teacher_module, params, batch, None)
 
     def _divergence(self, teacher, student, batch) -> Float[Array, ""]:
         values = losses.kl_divergence(teacher, student, self._temperature)

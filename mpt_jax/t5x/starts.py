@@ -185,14 +185,15 @@ def backbone_only(
         is_resuming: whether T5X goes on with a run.
 
     Raises:
-        UserError: a weight is missing or not of this model, or its shape is another; each is named.
+        UserError: a weight is missing or not of this model, or (in a legacy checkpoint) its shape is
+            another; each is named.
     """
     if is_resuming:
         return checkpoint
     stored = state_utils.flatten_state_dict(checkpoint)
     wanted = state_utils.flatten_state_dict(model)
     shapes = {path: tuple(wanted[path].shape) for path in _backbone(wanted)}
-    # Orbax's descriptions have no shapes; there T5X itself refuses another shape.
+    # Orbax's descriptions have no shapes; there flax refuses another shape at the first call.
     found = {path: _shape(stored[path], shapes.get(path, ())) for path in _backbone(stored)}
     try:
         refuse_difference(found, shapes, "The checkpoint is not of this model")
