@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -105,7 +106,8 @@ def trained(place):
         time.sleep(0.02)
     process.send_signal(signal.SIGKILL)
     assert process.wait() == -signal.SIGKILL, (place.folder / "log").read_text()[-3000:]
-    saved = sorted(int(path.name.split("_")[1]) for path in folder.glob("checkpoint_*[0-9]"))
+    names = [re.fullmatch(r"checkpoint_(\d+)", path.name) for path in folder.iterdir()]
+    saved = sorted(int(name[1]) for name in names if name)  # what was half written has another name
     log = run(place, "train", files, settings | {"TRAIN_STEPS": saved[-1] + 2})
     assert f"Restoring checkpoint from {folder}/checkpoint_{saved[-1]}" in log
     return types.SimpleNamespace(first=first, last=folder / f"checkpoint_{saved[-1] + 2}", log=log)
