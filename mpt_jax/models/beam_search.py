@@ -1,11 +1,12 @@
-"""Beam search with a key/value cache.
+"""Beam search with a key/value cache, by the rules of T5X or of transformers.
 
-Candidates are handled as in transformers with `early_stopping="never"` (the exact form): of the
-2 * beams best continuations, those that end and stand among the first `beams` are finished; at
-`max_length` the open ones compete too, cut off as they are. A row stops once no open beam can
-still overtake the worst finished one.
+Of the 2 * beams best continuations, the best that do not end stay open. T5X takes all that end as
+finished, and an open one wins only where none is. transformers (`early_stopping="never"`, the exact
+form) takes those that end among the first `beams`, and at `max_length` the open ones compete too,
+cut off as they are. A row stops once no open beam can still overtake the worst finished one.
 """
 
+from collections.abc import Callable
 from functools import partial
 from typing import NamedTuple
 
@@ -16,10 +17,26 @@ from jaxtyping import Array, Bool, Float, Int
 from mpt_jax.models.decoding import Cache, Ids, start_decoding, virtual_embeddings
 from mpt_jax.models.t5 import EOS_ID, PAD_ID, ReadVirtual, T5Config, Transformer
 
-# What the sum of log-probabilities of a finished beam is divided by; `length` counts EOS.
-LENGTH_PENALTIES = {
-    "t5x": lambda length, alpha: ((5.0 + length) / 6.0) ** alpha,  # Wu et al. 2016, equation 14
-    "hf": lambda length, alpha: length**alpha,
+
+class Rules(NamedTuple):
+    """Which hypotheses are finished, and how they are compared.
+
+    Attributes:
+        penalty: of (length, alpha): what the sum of log-probabilities of a finished beam is divided
+            by; `length` counts EOS.
+        ends_behind: an end counts behind the first `beams` continuations too.
+        cut_compete: at `max_length`, open hypotheses compete with finished ones.
+    """
+
+    penalty: Callable[..., Array]
+    ends_behind: bool
+    cut_compete: bool
+
+
+RULES = {
+    # Wu et al. 2016, equation 14
+    "t5x": Rules(lambda length, alpha: ((5.0 + length) / 6.0) ** alpha, True, False),
+    "hf": Rules(lambda length, alpha: length**alpha, False, True),
 }
 HOPELESS = -1e9
 
@@ -33,7 +50,7 @@ def beam_decode(
     *,
     beams: int = 4,
     alpha: float = 0.6,
-    length_penalty: str = "t5x",
+    rules: str = "t5x",
 ) -> Int[Array, "B L"]:
     """The best of the finished beams: L = `max_length` ids, EOS kept, 0 behind it.
 
@@ -45,12 +62,10 @@ def beam_decode(
         read_virtual: the bank's reader.
         beams: hypotheses kept for each row.
         alpha: strength of the length penalty, >= 0; 0 compares plain sums of log-probabilities.
-        length_penalty: "t5x" divides by ((5 + length) / 6)^alpha, "hf" by length^alpha.
+        rules: "t5x" or "hf"; T5X divides by ((5 + length) / 6)^alpha, transformers by length^alpha.
     """
-    if length_penalty not in LENGTH_PENALTIES:
-        raise ValueError(
-            f"length_penalty: got {length_penalty!r}, expected one of {list(LENGTH_PENALTIES)}."
-        )
+    if rules not in RULES:
+        raise ValueError(f"rules: got {rules!r}, expected one of {list(RULES)}.")
     if alpha < 0:
         raise ValueError(f"alpha: got {alpha}, expected >= 0.")
     if not 1 <= beams <= network.config.vocab_size // 2:
@@ -66,7 +81,7 @@ def beam_decode(
         max_length,
         beams,
         alpha,
-        length_penalty,
+        RULES[rules],
     )
 
 
@@ -93,7 +108,7 @@ def _pick(x: Array, chosen: Int[Array, "B N"]) -> Array:
     return jax.vmap(lambda row, indices: row[indices])(x, chosen)
 
 
-@partial(jax.jit, static_argnames=("config", "max_length", "beams", "alpha", "length_penalty"))
+@partial(jax.jit, static_argnames=("config", "max_length", "beams", "alpha", "rules"))
 def _search(
     config: T5Config,
     params: dict,
@@ -102,13 +117,13 @@ def _search(
     max_length: int,
     beams: int,
     alpha: float,
-    length_penalty: str,
+    rules: Rules,
 ) -> Int[Array, "B L"]:
     step, cache = start_decoding(config, params, encoder_tokens, prompts, max_length, beams)
     batch = encoder_tokens.shape[0]
 
     def penalty(length: Int[Array, ""]) -> Float[Array, ""]:
-        return LENGTH_PENALTIES[length_penalty](length.astype(jnp.float32), alpha)
+        return rules.penalty(length.astype(jnp.float32), alpha)
 
     longest = penalty(jnp.asarray(max_length, jnp.int32))
 
@@ -131,10 +146,14 @@ def _search(
             _pick(state.open.tokens, parents), chosen[:, :, None], position, axis=2
         )
 
-        ended = (chosen == EOS_ID) | (position + 1 == max_length)
+        ended = chosen == EOS_ID
+        if rules.cut_compete:
+            ended = ended | (position + 1 == max_length)
         still_open, kept = _Beams(tokens, jnp.where(ended, HOPELESS, scores)).best(beams)
-        in_front = (jnp.arange(2 * beams, dtype=jnp.int32) < beams)[None, :]
-        final = jnp.where(ended & in_front, scores / penalty(position + 1), HOPELESS)
+        counts = ended
+        if not rules.ends_behind:
+            counts = ended & (jnp.arange(2 * beams, dtype=jnp.int32) < beams)[None, :]
+        final = jnp.where(counts, scores / penalty(position + 1), HOPELESS)
         finished, _ = _Beams(
             jnp.concatenate([state.finished.tokens, tokens], axis=1),
             jnp.concatenate([state.finished.scores, final], axis=1),
@@ -152,4 +171,6 @@ def _search(
         finished=_Beams(empty, none),
         cache=cache,
     )
-    return jax.lax.while_loop(unfinished, advance, start).finished.tokens[:, 0]
+    end = jax.lax.while_loop(unfinished, advance, start)
+    none_finished = end.finished.scores[:, :1] <= HOPELESS
+    return jnp.where(none_finished, end.open.tokens[:, 0], end.finished.tokens[:, 0])

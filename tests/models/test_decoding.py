@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mpt_jax.models.beam_search import LENGTH_PENALTIES, beam_decode
+from mpt_jax.models.beam_search import RULES, beam_decode
 from mpt_jax.models.choice_scoring import score_choices
 from mpt_jax.models.decoding import _decode, greedy_decode, sample_decode
 from mpt_jax.models.layer_stacking import stack_layers
@@ -116,8 +116,8 @@ def test_rows_are_independent(config, params, batch):
         np.testing.assert_array_equal(alone[0], together[row])
 
 
-@pytest.mark.parametrize("length_penalty, alpha", [("t5x", 0.6), ("hf", 1.0), ("t5x", 0.0)])
-def test_wide_beams_find_the_best_of_all_answers(make_params, length_penalty, alpha):
+@pytest.mark.parametrize("rules, alpha", [("t5x", 0.6), ("hf", 1.0), ("t5x", 0.0)])
+def test_wide_beams_find_the_best_of_all_answers(make_params, rules, alpha):
     """With beams for every open prefix the search is exhaustive: compare with enumeration."""
     params, length = make_params(TINY), 3
     inputs = np.array([[3, 4, 5, 1], [5, 2, 1, 0]], np.int32)
@@ -138,7 +138,7 @@ def test_wide_beams_find_the_best_of_all_answers(make_params, length_penalty, al
         length,
         beams=3,
         alpha=alpha,
-        length_penalty=length_penalty,
+        rules=rules,
     )
     for row, got in zip(inputs, np.asarray(decoded), strict=True):
         rows = jnp.asarray(np.broadcast_to(row, (len(answers), len(row))))
@@ -147,7 +147,9 @@ def test_wide_beams_find_the_best_of_all_answers(make_params, length_penalty, al
         )
         chosen = np.take_along_axis(np.asarray(log_probs), answers[:, :, None], axis=2)[:, :, 0]
         counted = np.arange(length)[None, :] < lengths[:, None]
-        scores = (chosen * counted).sum(axis=1) / LENGTH_PENALTIES[length_penalty](lengths, alpha)
+        scores = (chosen * counted).sum(axis=1) / RULES[rules].penalty(lengths, alpha)
+        if rules == "t5x":  # an answer that was cut wins only where none has ended
+            scores = np.where(np.any(answers == EOS_ID, axis=1), scores, -np.inf)
         np.testing.assert_array_equal(got, answers[np.argmax(scores)])
 
 
@@ -156,7 +158,7 @@ def test_one_beam_is_greedy_but_for_its_memory_of_shorter_answers(config, params
     """Where greedy decoding does not end early, a single beam writes the same tokens."""
     network = Transformer(config)
     greedy = np.asarray(greedy_decode(network, params, batch["inputs"], 6))
-    beam = np.asarray(beam_decode(network, params, batch["inputs"], 6, beams=1))
+    beam = np.asarray(beam_decode(network, params, batch["inputs"], 6, beams=1, rules="hf"))
     open_rows = ~np.any(greedy == EOS_ID, axis=1)
     assert open_rows.any()
     np.testing.assert_array_equal(beam[open_rows], greedy[open_rows])
@@ -228,7 +230,7 @@ def test_choices_are_scored_under_the_prompt(config, params, batch):
     [
         (beam_decode, {"alpha": -1.0}, "alpha: got -1.0"),
         (beam_decode, {"beams": 0}, "beams: got 0"),
-        (beam_decode, {"length_penalty": "fairseq"}, "length_penalty: got 'fairseq'"),
+        (beam_decode, {"rules": "fairseq"}, "rules: got 'fairseq'"),
         (sample_decode, {"rng": 0, "temperature": 0.0}, "temperature: got 0.0"),
         (sample_decode, {"rng": 0, "top_p": 1.5}, "top_p: got 1.5"),
         (sample_decode, {"rng": 0, "top_k": 0}, "top_k: got 0"),

@@ -89,9 +89,7 @@ def test_decoded_tokens(config, params, make_torch_model, tokens, beams, alpha):
     if beams == 1:
         ours = greedy_decode(network, params, inputs, DECODED)
     else:
-        ours = beam_decode(
-            network, params, inputs, DECODED, beams=beams, alpha=alpha, length_penalty="hf"
-        )
+        ours = beam_decode(network, params, inputs, DECODED, beams=beams, alpha=alpha, rules="hf")
     behind_end = np.cumsum(theirs == 1, axis=1) - (theirs == 1) > 0
     np.testing.assert_array_equal(ours, np.where(behind_end, PAD_ID, theirs))
 

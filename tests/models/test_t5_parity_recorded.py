@@ -80,7 +80,5 @@ def test_decoded_tokens(config, params, batch, reference):
     length = reference["greedy"].shape[1]
     greedy = greedy_decode(network, params, batch["inputs"], length)
     np.testing.assert_array_equal(greedy, reference["greedy"])
-    beam = beam_decode(
-        network, params, batch["inputs"], length, beams=3, alpha=0.7, length_penalty="hf"
-    )
+    beam = beam_decode(network, params, batch["inputs"], length, beams=3, alpha=0.7, rules="hf")
     np.testing.assert_array_equal(beam, reference["beam"])
