@@ -8,14 +8,16 @@ import subprocess
 import sys
 import time
 import types
+import warnings
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from mpt_jax.cli import main
 from mpt_jax.configuration import SHIPPED
-from mpt_jax.methods.formats.t5x_prompt import import_t5x_prompts, read_t5x_prompts
 from mpt_jax.methods.prompt_file import load_prompt_file
+from mpt_jax.methods.prompt_sources import ForeignPromptWarning, load_prompts
 from mpt_jax.models.formats.t5x_checkpoint import open_checkpoint
 
 pytest.importorskip("t5x", reason="needs T5X from its repository (docs/t5x.md)")
@@ -78,7 +80,7 @@ def run(place, main, files, bindings):
 
 
 def prompts_of(checkpoint):
-    return read_t5x_prompts(checkpoint)[1]
+    return load_prompts(checkpoint).arrays
 
 
 def backbone_of(checkpoint):
@@ -115,11 +117,18 @@ def trained(place):
 
 @pytest.fixture(scope="module")
 def prompt_file(trained, place):
-    identity = {"backbone_fingerprint": "0123", "backbone_name": "tiny"}
+    """The prompts that T5X trained, by `mpt import`; the tasks' names are those of its config.gin."""
     path = place.folder / "prompts.safetensors"
-    return import_t5x_prompts(
-        trained.last, path, task_names=TASKS, vocabulary_fingerprint="4567", **identity
-    )
+    assert main(["import", str(trained.last), f"--output={path}", *backbone_flags(place)]) == 0
+    assert load_prompt_file(path).metadata.task_names == tuple(TASKS)
+    return path
+
+
+def backbone_flags(place):
+    return [
+        f"--gin.INITIAL_CHECKPOINT_PATH={str(place.plain)!r}",
+        "--gin.backbone.BackboneSource.vocabulary='bytes'",
+    ]
 
 
 def test_training_moves_the_prompts_and_nothing_else(trained, place):
@@ -160,6 +169,32 @@ def test_eval_and_infer_of_a_checkpoint_and_of_its_prompt_file_agree(trained, pr
         assert texts == same_texts
         assert len(texts.splitlines()) == 12
         assert "inputs_pretokenized" in texts and "prediction" in texts
+
+
+def test_mpt_answers_as_t5x_does(trained, prompt_file, place):
+    """The prompts in T5X's own checkpoint, and the file that was made of them, on T5X's plain weights."""
+    texts = place.folder / "infer_in_t5x"
+    settings = {"CHECKPOINT_PATH": str(trained.last), "INFER_OUTPUT_DIR": str(texts)}
+    files = ("t5x/prompts/mpt.gin", "t5x/runs/infer.gin")
+    run(place, "infer", files, settings | {"TASK_FEATURE_LENGTHS": LENGTHS})
+    for task in TASKS:
+        lines = (texts / f"mpt_{task}-predict.jsonl-00000-of-00001").read_text().splitlines()
+        theirs = [json.loads(line) for line in lines]
+        asked = place.folder / "asked.txt"
+        asked.write_text("".join(f"{row['inputs']['inputs_pretokenized']}\n" for row in theirs))
+        for prompts in (trained.last, prompt_file):
+            answers = place.folder / f"answers-{task}-{prompts.name}.txt"
+            flags = [
+                f"--prompts={prompts}",
+                f"--task={task}",
+                f"--input={asked}",
+                f"--output={answers}",
+            ]
+            length = f"--gin.infer.run.max_output_length={LENGTHS['targets']}"
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", ForeignPromptWarning)
+                assert main(["infer", *flags, length, *backbone_flags(place)]) == 0
+            assert answers.read_text().splitlines() == [row["prediction"] for row in theirs]
 
 
 def last_line(path):

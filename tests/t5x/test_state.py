@@ -11,10 +11,10 @@ import pytest
 from flax.traverse_util import flatten_dict
 
 from mpt_jax.errors import UserError
-from mpt_jax.methods.formats.t5x_prompt import import_t5x_prompts, read_t5x_prompts
 from mpt_jax.methods.initialisers import sampled_vocabulary, uniform
 from mpt_jax.methods.mpt import MPT
 from mpt_jax.methods.prompt_file import load_prompt_file, save_prompt_file
+from mpt_jax.methods.prompt_sources import load_prompts
 from mpt_jax.methods.prompt_tuning import PromptTuning
 from mpt_jax.models.formats.t5x_checkpoint import open_checkpoint
 
@@ -168,9 +168,9 @@ def test_restore_train_save_resume_and_read_back(optimizer, plain_checkpoint, tm
     assert_equal(leaves(resumed.state_dict()), leaves(after.state_dict()))
     assert_equal(leaves(resumed_third.params), leaves(third.params))
 
-    kind, arrays, steps = read_t5x_prompts(folder)
-    assert (kind, steps) == ("mpt", 1002)
-    assert_equal(arrays, leaves(after.params["encoder"]["prompt"]))
+    read = load_prompts(folder)
+    assert (read.metadata.kind, read.metadata.step) == ("mpt", 1002)
+    assert_equal(read.arrays, leaves(after.params["encoder"]["prompt"]))
 
 
 def test_only_trained_parameters_have_optimizer_state(plain_checkpoint, t5x_side):
@@ -263,7 +263,7 @@ def test_a_checkpoint_of_another_model_is_refused(change, message, plain_checkpo
 
 
 def test_the_prompt_file_of_a_checkpoint(plain_checkpoint, tmp_path, t5x_side):
-    """Prompt tuning, saved by T5X's legacy checkpointer, becomes a prompt file."""
+    """Prompt tuning, saved by T5X's legacy checkpointer, is read as prompts."""
     from t5x.checkpoints import Checkpointer
 
     with t5x_side():
@@ -271,20 +271,12 @@ def test_the_prompt_file_of_a_checkpoint(plain_checkpoint, tmp_path, t5x_side):
         state = parts.initializer.from_scratch(jax.random.PRNGKey(0))
         shape = parts.initializer.global_train_state_shape
         Checkpointer(shape, parts.partitioner, str(tmp_path / "legacy")).save(state)
-    path = tmp_path / "prompts.safetensors"
-    identity = dict(backbone_fingerprint="f", backbone_name="n", vocabulary_fingerprint="v")
-    checkpoint = tmp_path / "legacy" / "checkpoint_0"
-    import_t5x_prompts(checkpoint, path, task_names=TASKS, **identity)
-    file = load_prompt_file(path)
-    assert file.metadata.task_names == TASKS and file.metadata.step == 0
+    file = load_prompts(tmp_path / "legacy" / "checkpoint_0")
+    assert file.metadata.kind == "prompt_tuning" and file.metadata.step == 0
     expected = np.asarray(state.params["encoder"]["prompt"]["prompt"])
-    np.testing.assert_array_equal(file.prompt("b"), expected[1])
-    with pytest.raises(UserError, match="exists"):
-        import_t5x_prompts(checkpoint, path, task_names=TASKS, **identity)
-    with pytest.raises(UserError, match="2 prompts need as many different task names"):
-        import_t5x_prompts(checkpoint, tmp_path / "q.safetensors", task_names=["a"], **identity)
+    np.testing.assert_array_equal(file.prompt("task1"), expected[1])
     with pytest.raises(UserError, match="no parameter matches"):
-        read_t5x_prompts(plain_checkpoint)
+        load_prompts(plain_checkpoint)
 
 
 def test_an_orbax_checkpoint_of_a_plain_t5(plain_checkpoint, tmp_path, t5x_side):
