@@ -121,9 +121,13 @@ def _separator_hint(header: Collection[str]) -> str:
 
 
 def _delimited(path: Path, columns: Sequence[str], delimiter: str) -> Iterator[tuple[str, dict]]:
-    quoting = csv.QUOTE_NONE if delimiter == "\t" else csv.QUOTE_MINIMAL
     lines = io.StringIO(_read_text(path), newline="")
-    records = csv.reader(lines, delimiter=delimiter, quoting=quoting, strict=True)
+    records = csv.reader(
+        lines,
+        delimiter=delimiter,
+        quoting=csv.QUOTE_NONE if delimiter == "\t" else csv.QUOTE_MINIMAL,
+        strict=True,
+    )
     header: list[str] = []
     while True:
         place = f"{path}, line {records.line_num + 1}"
