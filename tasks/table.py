@@ -35,10 +35,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from mpt_jax.tasks.metrics.postprocessors import stripped
-
 from mpt_jax.data.tasks import import_seqio
 from mpt_jax.errors import UserError, unknown_name
+from mpt_jax.tasks.metrics.postprocessors import stripped
 from mpt_jax.tasks.registration import check_free
 from mpt_jax.tasks.table_files import read_rows
 from mpt_jax.tasks.table_splits import (

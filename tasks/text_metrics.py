@@ -11,10 +11,9 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from mpt_jax.errors import UserError, unknown_name
 from mpt_jax.tasks.metrics import Metric, metric_functions
 from mpt_jax.tasks.metrics.postprocessors import label_index, number
-
-from mpt_jax.errors import UserError, unknown_name
 from mpt_jax.tasks.table_splits import TableExample
 
 #: From (examples, positive label) to what makes an answer of a text; checks the targets.

@@ -1,7 +1,7 @@
 import pytest
-from mpt_jax.tasks.metrics import METRICS
 
 from mpt_jax.errors import UserError
+from mpt_jax.tasks.metrics import METRICS
 from mpt_jax.tasks.table_splits import TableExample
 from mpt_jax.tasks.text_metrics import FORMS, text_metrics
 
