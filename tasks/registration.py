@@ -20,4 +20,7 @@ def check_free(name: str) -> None:
         )
     seqio = import_seqio()
     if name in seqio.TaskRegistry.names() or name in seqio.MixtureRegistry.names():
-        raise UserError(f"There is a task or mixture {name!r} already; give this one another name.")
+        raise UserError(
+            f"There is a task or mixture {name!r} already; give this one another name, or start a new "
+            "process if it is the same one with other settings."
+        )

@@ -9,7 +9,8 @@ import pytest
 
 from mpt_jax.cli import main
 
-EXAMPLE = Path(__file__).parents[2] / "examples" / "quantities.csv"
+ROOT = Path(__file__).parents[2]
+UNITS = {"weight": "kg", "volume": "litres", "length": "km", "time": "hours"}
 SMALL = {
     "TASK_FEATURE_LENGTHS": {"inputs": 26, "targets": 8}, "TRAIN_STEPS": 2, "BATCH_SIZE": 4,
     "EVAL_PERIOD": 2, "CHECKPOINT_PERIOD": 2, "PROMPT_LENGTH": 3,
@@ -28,7 +29,7 @@ from mpt_jax.tasks import table
 
 kind/table.Table:
   name = "own_kind"
-  file = "quantities.csv"
+  file = "kinds.csv"
   inputs = "{text}"
   targets = "{kind}"
   stratify = True
@@ -65,21 +66,30 @@ def run(toy, tmp_path, monkeypatch):
     return command
 
 
-def with_flags(name, **macros):
+@pytest.fixture
+def kinds(tmp_path):
+    """96 rows of four classes."""
+    path = tmp_path / "kinds.csv"
+    rows = [f"{number} {unit},{kind}" for number in range(1, 25) for kind, unit in UNITS.items()]
+    path.write_text("\n".join(["text,kind", *rows]))
+    return str(path)
+
+
+def with_flags(name, file, **macros):
     return {
-        "TABLE_NAME": name, "TABLE_FILE": str(EXAMPLE), "TABLE_INPUTS": "{text}",
+        "TABLE_NAME": name, "TABLE_FILE": file, "TABLE_INPUTS": "{text}",
         "TABLE_TARGETS": "{kind}", "TABLE_STRATIFY": True, **macros,
     }  # fmt: skip
 
 
 @pytest.mark.slow
-def test_flags_alone(run, tmp_path, capsys):
+def test_flags_alone(run, kinds, tmp_path, capsys):
     gin, own = (
         "--gin_file=runs/table.gin",
-        with_flags("own_flags", TABLE_METRIC=("accuracy", "f1_macro")),
+        with_flags("own_flags", kinds, TABLE_METRIC=("accuracy", "f1_macro")),
     )
     assert run("tasks", None, gin, "--name=own_flags", **own) == 0
-    assert "3 kg flour" in capsys.readouterr().out
+    assert "1 kg" in capsys.readouterr().out
     assert run("teach", tmp_path / "teach", gin, "--dry_run", **own) == 0
     assert not (tmp_path / "teach").exists()
     assert run("teach", tmp_path / "teach", gin, **own) == 0
@@ -94,9 +104,8 @@ def test_flags_alone(run, tmp_path, capsys):
 
 
 @pytest.mark.slow
-def test_two_tables_and_their_mixture_from_source_to_answer(run, tmp_path, monkeypatch):
+def test_two_tables_and_their_mixture_from_source_to_answer(run, kinds, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    Path("quantities.csv").write_bytes(EXAMPLE.read_bytes())
     pairs = [("big", "small"), ("hot", "cold"), ("new", "old"), ("wet", "dry")]
     lines = [json.dumps({"a": a, "b": b}) for a, b in [*pairs, *(pair[::-1] for pair in pairs)]]
     Path("train.jsonl").write_text("\n".join(lines))
@@ -127,27 +136,29 @@ def test_two_tables_and_their_mixture_from_source_to_answer(run, tmp_path, monke
 @pytest.mark.parametrize(
     ("stage", "macros", "said"),
     [
-        ("teach", {"TABLE_INPUTS": "{txt}"}, r"quantities.csv, line 1: .* did you mean 'text'"),
+        ("teach", {"TABLE_INPUTS": "{txt}"}, r"kinds.csv, line 1: .* did you mean 'text'"),
         ("adapt", {"TABLE_METRIC": "acuracy"}, "did you mean 'accuracy'"),
         ("distill", {"TABLE_FRACTIONS": (0.8, 0.1, 0.2)}, "sum to 1.1"),
         ("evaluate", {"TABLE_LABELS": {"time": "t"}}, "line 2: unknown label 'weight'"),
-        ("teach", {"TABLE_TRAIN": str(EXAMPLE)}, "'train' has a file of its own"),
+        ("teach", {"TABLE_TRAIN": "train.csv"}, "'train' has a file of its own"),
         (
             "teach",
             {"TASK_FEATURE_LENGTHS": {"inputs": 26, "targets": 5}},
             "own_mistake.*TASK_FEATURE",
         ),
-        ("tasks", {"TABLE_FILE": "quantity.csv"}, "no table quantity.csv"),
+        ("tasks", {"TABLE_FILE": "kind.csv"}, "no table kind.csv"),
     ],
 )
-def test_mistakes_end_before_the_first_step(run, tmp_path, capsys, stage, macros, said):
+def test_mistakes_end_before_the_first_step(run, kinds, tmp_path, capsys, stage, macros, said):
     earlier = {
         "adapt": {"SOURCE_DIR": "none", "TEACHER_DIR": "none"},
         "distill": {"TEACHER_DIR": "none"},
         "evaluate": {"SOURCES": ()},
     }.get(stage, {})
     folder = None if stage == "tasks" else tmp_path / "run"
-    own = with_flags(f"own_mistake_{zlib.crc32(said.encode())}", **macros)  # registries are global
+    own = with_flags(
+        f"own_mistake_{zlib.crc32(said.encode())}", kinds, **macros
+    )  # registries are global
     assert run(stage, folder, "--gin_file=runs/table.gin", **{**own, **earlier}) == 1
     captured = capsys.readouterr()
     assert captured.err.startswith("mpt: error: ") and "compiled the step" not in captured.out
@@ -165,14 +176,20 @@ def test_a_label_only_in_test_is_told(run, tmp_path, capsys):
     train, test = tmp_path / "train.csv", tmp_path / "test.csv"
     train.write_text("text,kind\n" + "".join(f"{i} kg,{'ab'[i % 2]}\n" for i in range(8)))
     test.write_text("text,kind\n5 m,c\n")
-    own = with_flags("own_unseen", TABLE_FILE=None, TABLE_TRAIN=str(train), TABLE_TEST=str(test))
+    own = with_flags("own_unseen", None, TABLE_TRAIN=str(train), TABLE_TEST=str(test))
     with pytest.warns(
         UserWarning, match=r"own_unseen: .* not in train.*'c' \(.*test.csv, line 2\)"
     ):
         assert run("tasks", None, "--gin_file=runs/table.gin", "--name=own_unseen", **own) == 0
 
 
-def test_the_example_is_well_formed():
-    lines = EXAMPLE.read_text().splitlines()
-    assert len(lines) == len(set(lines)) == 97
-    assert all(len(line.split(",")) == 2 for line in lines)
+@pytest.mark.slow
+def test_the_example(run, tmp_path, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    gin = "--gin_file=examples/opposites.gin"
+    assert (
+        run("teach", tmp_path / "teach", gin, TASK_FEATURE_LENGTHS={"inputs": 26, "targets": 16})
+        == 0
+    )
+    (member,) = json.loads((tmp_path / "teach" / "run.json").read_text())["members"]
+    assert (member["name"], member["train_examples"]) == ("opposites", 53)
