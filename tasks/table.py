@@ -51,13 +51,15 @@ from mpt_jax.tasks.template import Template
 from mpt_jax.tasks.text_metrics import text_metrics
 
 SPLITS = ("train", "validation", "test")
+Paths = str | Sequence[str] | None
 
 
 @dataclasses.dataclass(frozen=True)
 class Table:
     """One task from a table (`TaskFamily`). How files are read: `mpt_jax.tasks.table_files`.
 
-    A split is a file of its own, or a share of `file`; without either the task does not have it.
+    A split is a file of its own, or a share of `file`; without either the task does not have it. Several
+    files in the place of one are read one after another.
 
     Attributes:
         name: of the task.
@@ -79,10 +81,10 @@ class Table:
     name: str
     inputs: str
     targets: str
-    file: str | None = None
-    train: str | None = None
-    validation: str | None = None
-    test: str | None = None
+    file: Paths = None
+    train: Paths = None
+    validation: Paths = None
+    test: Paths = None
     fractions: Sequence[float] = (0.8, 0.1, 0.1)
     stratify: bool = False
     split_seed: int = 42
@@ -97,6 +99,9 @@ class Table:
         object.__setattr__(self, "labels", labels)
         object.__setattr__(self, "metrics", metrics)
         object.__setattr__(self, "fractions", tuple(self.fractions))
+        for name in ("file", *SPLITS):
+            if not isinstance(paths := getattr(self, name), str | None):
+                object.__setattr__(self, name, tuple(paths))
 
     def split_rules(self) -> Mapping[str, str]:
         return {}
@@ -135,7 +140,7 @@ class Table:
         """
         shares = self._shares()
         found: dict[str, list[TableExample]] = {}
-        if self.file is not None:
+        if self.file:
             examples = self._examples(self.file)
             found |= divide(examples, shares, self.split_seed, self.stratify)
             for split in shares:
@@ -145,22 +150,22 @@ class Table:
                         f"of {self.file} with fractions = {self.fractions}. Give it a larger one, or more "
                         "rows; rows with the same input stay together."
                     )
-        for split, path in self._own_files().items():
-            found[split] = self._examples(path)
+        for split, paths in self._own_files().items():
+            found[split] = self._examples(paths)
         splits = {split: found[split] for split in SPLITS if split in found}
         check_apart(splits)
         warn_of_unseen_labels(self.name, splits)
         return splits
 
-    def _own_files(self) -> dict[str, str]:
+    def _own_files(self) -> dict[str, str | Sequence[str]]:
         named = {split: getattr(self, split) for split in SPLITS}
-        return {split: path for split, path in named.items() if path is not None}
+        return {split: paths for split, paths in named.items() if paths}
 
     def _shares(self) -> dict[str, float]:
         """Split -> fraction of `file`, for the splits that get any of it."""
         own = self._own_files()
         what = f"Table {self.name!r}"
-        if self.file is None:
+        if not self.file:
             if "train" not in own:
                 raise UserError(
                     f"{what} has no training set: give `file`, which is divided by `fractions`, or `train` "
@@ -187,15 +192,17 @@ class Table:
             raise UserError(f"{what}: fractions = {self.fractions} leave nothing for training.")
         return shares
 
-    def _examples(self, name: str) -> list[TableExample]:
+    def _examples(self, paths: str | Sequence[str]) -> list[TableExample]:
         inputs, targets = (
             Template.parse("inputs", self.inputs),
             Template.parse("targets", self.targets),
         )
         columns = tuple(dict.fromkeys(inputs.columns + targets.columns))
         labels = dict(self.labels)
+        files = (paths,) if isinstance(paths, str) else paths
+        rows = [row for path in files for row in read_rows(Path(path).expanduser(), columns)]
         examples = []
-        for place, values in read_rows(Path(name), columns):
+        for place, values in rows:
             for what, template in (("input", inputs), ("target", targets)):
                 if not any(values[column] for column in template.columns):
                     raise UserError(
@@ -208,7 +215,7 @@ class Table:
                 raise UserError(f"{place}: {unknown_name('label', answer, labels)} (of `labels`)")
             examples.append(TableExample(inputs.fill(values), labels.get(answer, answer), place))
         if not examples:
-            raise UserError(f"Table {self.name!r}: {name} has no rows.")
+            raise UserError(f"Table {self.name!r}: {', '.join(files)} has no rows.")
         return examples
 
 

@@ -16,7 +16,7 @@ from mpt_jax.tasks.metrics import Metric, metric_functions
 from mpt_jax.tasks.metrics.postprocessors import label_index, number
 from mpt_jax.tasks.table_splits import TableExample
 
-#: From (examples, positive label) to what makes an answer of a text; checks the targets.
+#: From (metric's name, examples, positive label) to what makes an answer of a text; checks the targets.
 Form = Callable[[str, Sequence[TableExample], str | None], Callable[..., Any]]
 
 

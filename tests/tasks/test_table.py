@@ -110,6 +110,15 @@ def test_files_for_splits(write):
     assert list(register(family).splits) == ["train", "test"]
 
 
+def test_several_files_in_the_place_of_one(write):
+    parts = [write("a.csv", "a,1", "b,0"), write("b.csv", "0,c", header="label,text")]
+    family = table(train=parts)
+    assert hash(family)
+    assert [text for text, _ in read(family, "train")] == ["review: a", "review: b", "review: c"]
+    assert len(table(file=parts, fractions=(0.5, 0.5, 0)).read()["train"]) in (1, 2)
+    assert "b.csv, line 3" in error_of(table(train=[parts[0], write("b.csv", "a,1", ",0")]))
+
+
 def test_one_file_divided_and_another(reviews, write):
     test = write("test.csv", "c,good")
     family = table(file=reviews, test=test, fractions=(0.9, 0.1, 0))
