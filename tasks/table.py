@@ -88,13 +88,13 @@ class Table:
     fractions: Sequence[float] = (0.8, 0.1, 0.1)
     stratify: bool = False
     split_seed: int = 42
-    labels: Mapping[Any, str] | tuple[tuple[str, str], ...] = ()
+    labels: Mapping[Any, Any] | tuple[tuple[str, str], ...] = ()
     metrics: str | Sequence[str] = "accuracy"
     positive: str | None = None
 
     def __post_init__(self) -> None:
         """Makes plain and hashable what gin gives as lists and dicts."""
-        labels = tuple((str(key), text) for key, text in dict(self.labels).items())
+        labels = tuple((str(key), str(text).strip()) for key, text in dict(self.labels).items())
         metrics = (self.metrics,) if isinstance(self.metrics, str) else tuple(self.metrics)
         object.__setattr__(self, "labels", labels)
         object.__setattr__(self, "metrics", metrics)
@@ -199,6 +199,10 @@ class Table:
         )
         columns = tuple(dict.fromkeys(inputs.columns + targets.columns))
         labels = dict(self.labels)
+        if "" in labels.values():
+            raise UserError(
+                f"Table {self.name!r}: labels = {labels} has an empty text; a target needs one."
+            )
         files = (paths,) if isinstance(paths, str) else paths
         rows = [row for path in files for row in read_rows(Path(path).expanduser(), columns)]
         examples = []
@@ -210,7 +214,7 @@ class Table:
                         f"{' and '.join(repr(column) for column in template.columns)}. Fill it in or "
                         "remove the row."
                     )
-            answer = targets.fill(values)
+            answer = targets.fill(values).strip()
             if labels and answer not in labels:
                 raise UserError(f"{place}: {unknown_name('label', answer, labels)} (of `labels`)")
             examples.append(TableExample(inputs.fill(values), labels.get(answer, answer), place))

@@ -134,6 +134,14 @@ def test_rows_of_one_input_stay_together(write):
     assert sum(map(len, texts)) == len(set().union(*texts)) == 20
 
 
+def test_white_space_round_a_target_is_none(reviews, tmp_path):
+    task = register(table(file=reviews, targets=" {label} ", metrics="f1", positive="good"))
+    store = fill_store(task.name, "test", LENGTHS, tmp_path)
+    targets = [e.targets_text for e in store.read(range(len(store)))]
+    assert set(targets) == {"good", "bad"}
+    assert score_predictions(task.name, store, targets) == {"f1": 1}
+
+
 def test_a_column_may_be_empty_beside_others(write):
     path = write("a.csv", "x,,1", header="text,more,label")
     assert read(table(inputs="{text} [{more}]", train=path), "train") == [("x []", "1")]
@@ -192,6 +200,10 @@ def test_a_text_that_names_a_file_is_only_text(write, tmp_path):
 )
 def test_rows(write, rows, said):
     assert said in error_of(table(train=write("a.csv", *rows), labels={0: "no", 1: "yes"}))
+
+
+def test_an_empty_label_in_the_mapping(reviews):
+    assert "has an empty text" in error_of(table(file=reviews, labels={"bad": "no", "good": " "}))
 
 
 def test_columns_in_templates(reviews):
