@@ -75,6 +75,8 @@ def test_nist_of_several_references_by_hand():
     single = (2 * math.log2(6 / 3) + math.log2(6 / 1)) / 3
     double = (math.log2(3 / 1) + math.log2(3 / 1)) / 2
     assert nist_of_words(references, [hypothesis]) == pytest.approx(single + double + 0)
+    # a stands three times in all, but never more than twice in one reference.
+    assert nist_of_words(references, ["a a a".split()]) == pytest.approx(2 / 3 + math.log2(3) / 2)
 
 
 def test_nist_takes_half_for_two_thirds_of_the_length():
