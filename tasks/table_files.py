@@ -149,7 +149,7 @@ def _delimited(path: Path, columns: Sequence[str], delimiter: str) -> Iterator[t
             continue
         if len(fields) != len(header):
             raise UserError(
-                f"{place}: {len(fields)} fields, but the first line names {len(header)} columns"
+                f"{place}: {len(fields)} field(s), but the first line names {len(header)} columns"
                 + (
                     ". A field that holds commas must stand in double quotes."
                     if delimiter == ","
