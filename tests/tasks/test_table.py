@@ -195,7 +195,7 @@ def test_a_text_that_names_a_file_is_only_text(write, tmp_path):
         (['"  ",1'], "line 2: an empty input: nothing stands in 'text'"),
         (["a,2"], "line 2: unknown label '2'; known are: 0, 1 (of `labels`)"),
         ([], "has no rows"),
-        (["a,1,2"], "line 2: 3 fields"),
+        (["a,1,2"], "line 2: 3 field(s)"),
     ],
 )
 def test_rows(write, rows, said):
