@@ -57,12 +57,16 @@ def few_shot_subset(examples: Examples, task: str, k: int, seed: int, per_class:
 
 
 def labels_of(examples: Examples, at_most: int = 20) -> tuple[str, ...] | None:
-    """The labels of a classification task, sorted; None where the targets are free text.
+    """The labels of a classification task, sorted; None where the targets are free text."""
+    return classes([e.targets_text for e in examples.read(range(len(examples)))], at_most)
 
-    A task classifies if its targets are at most `at_most` different texts, each of them seen twice
-    on average or more.
+
+def classes(targets: Sequence[str], at_most: int = 20) -> tuple[str, ...] | None:
+    """The different targets, sorted; None where they are free text.
+
+    They are classes if there are at most `at_most` of them, each seen twice on average or more.
     """
-    labels = {example.targets_text for example in examples.read(range(len(examples)))}
-    if len(labels) > min(at_most, len(examples) / 2):
+    labels = set(targets)
+    if len(labels) > min(at_most, len(targets) / 2):
         return None
     return tuple(sorted(labels))
