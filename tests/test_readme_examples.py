@@ -110,6 +110,7 @@ def test_the_commands(backbone, monkeypatch):
 
 def test_the_example_file_is_the_one_shown():
     assert (ROOT / "examples" / "demonyms.py").read_text() in blocks("python")
+    assert (ROOT / "examples" / "opposites.gin").read_text() in blocks("gin")
 
 
 def test_the_demonyms_have_no_place_in_two_splits():
