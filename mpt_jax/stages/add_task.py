@@ -2,7 +2,7 @@
 
     mpt add-task all.safetensors --source=new.safetensors              (all.safetensors grows)
     mpt add-task all.safetensors --source=new.safetensors --output=more.safetensors
-    mpt add-task tasks --source=new.safetensors                        (tasks/ gets a small file)
+    mpt add-task prompts --source=new.safetensors                      (prompts/ gets a small file)
 
 The folder of the last form is one that `mpt export --format=factors` wrote.
 """

@@ -2,7 +2,7 @@
 
 mpt export runs/distill --name=mpt/seed0 --format=peft --output=adapter
 mpt export past.safetensors --format=npy --output=past.npy
-mpt export runs/distill --name=mpt/seed0 --format=factors --output=tasks
+mpt export runs/distill --name=mpt/seed0 --format=factors --output=prompts
 """
 
 import argparse

@@ -86,9 +86,13 @@ def _print_origin(path: Path, prompts: PromptFile, console: Console) -> None:
 
 
 def _print_cosines(title: str, names: list[str], cosines: np.ndarray, console: Console) -> None:
-    table = Table("task", *map(escape, names), title=title)
-    for task, row in zip(names, np.asarray(cosines), strict=True):
-        table.add_row(escape(task), *(f"{value:.2f}" for value in row))
+    # Numbered columns: names of that many tasks would leave no room for the cosines.
+    numbers = [str(k) for k in range(1, len(names) + 1)]
+    table = Table("", "task", *numbers, title=title, box=None, padding=(0, 1, 0, 0))
+    for number, task, row in zip(numbers, names, np.asarray(cosines), strict=True):
+        table.add_row(number, escape(task), *(f"{value:.2f}" for value in row))
+    for column in table.columns[2:]:
+        column.no_wrap, column.justify, column.min_width = True, "right", 4
     console.print(table)
 
 
