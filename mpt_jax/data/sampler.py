@@ -61,7 +61,7 @@ class ProportionalSampler:
         self._groups = [np.flatnonzero(streams.members == m) for m in np.unique(streams.members)]
         # The start is a hash of the member's own streams, so that it is the same outside a fleet.
         self._starts = [
-            float(uniform(seed, *[name_key(streams[i].name) for i in group])[0])
+            float(uniform(seed, *[name_key(streams[i].order_name) for i in group])[0])
             for group in self._groups
         ]
 

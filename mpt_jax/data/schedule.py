@@ -58,7 +58,7 @@ class Schedule:
         self._examples = by_cell - first[stream_of[by_cell]]
         self._edges = np.cumsum(sizes.reshape(-1, most), axis=1)[:, :-1] / streams.sizes[:, None]
         self._groups_per_stream = most
-        names = np.array([name_key(s.name) for s in streams], np.uint64)
+        names = np.array([name_key(s.order_name) for s in streams], np.uint64)
         self._keys = mix(seed, names[:, None], np.arange(most)).reshape(-1)
         self._start = float(uniform(seed, name_key("length groups"))[0])
         # A batch lists its rows member by member, so that members can be laid out over devices.

@@ -38,6 +38,7 @@ class Stream:
       name: the task's name in messages; the shuffled order depends on it (and on the seed), not on
         the stream's place in the fleet, so that a member alone sees what it sees in a fleet and
         streams of one name (method variants) see the same.
+      order: number of the shuffled order; streams of one name and another number see another.
     """
 
     examples: Any
@@ -45,6 +46,12 @@ class Stream:
     member: int
     task: int
     name: str
+    order: int = 0
+
+    @property
+    def order_name(self) -> str:
+        """What the shuffled order is drawn by."""
+        return f"{self.name}#{self.order}" if self.order else self.name
 
     @cached_property
     def lengths(self) -> Int[np.ndarray, "N 2"]:

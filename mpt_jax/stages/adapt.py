@@ -150,8 +150,8 @@ def run(
         distilled: a run of distill; needed by the starts "shared" and "distilled".
         teachers: a run of teach; needed by the start "best_source".
         shots: few-shot sizes k; None is all examples.
-        seeds: of the draw of the k examples and of starts from scratch. Seed s starts from the
-            distilled run's seed s (modulo how many there are).
+        seeds: of the draw of the k examples, or of the order of all examples, and of starts from
+            scratch. Seed s starts from the distilled run's seed s (modulo how many there are).
         per_class: tasks whose k counts examples of each class; of the others it counts all.
         rank: R of "mpt"'s factors, the distilled run's.
         backbone: the frozen model.
@@ -239,6 +239,8 @@ def _bank_and_members(
             Member(
                 plan.name, number[method], next_index[method], (plan.task,),
                 (examples[plan.task, plan.k, plan.seed],), (validation[plan.task],),
+                # Few-shot sets differ by their draw; of all examples a seed is another order.
+                order=plan.seed if plan.k is None else 0,
             )
         )  # fmt: skip
         next_index[method] += 1

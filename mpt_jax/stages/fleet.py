@@ -43,6 +43,7 @@ class Member:
         train: examples of each task.
         validation: examples of each task by which the best step is chosen; empty for all members of
             a fleet to keep the last step's prompts.
+        order: number of the order in which its training examples come.
     """
 
     name: str
@@ -51,6 +52,7 @@ class Member:
     tasks: tuple[str, ...]
     train: tuple[Examples, ...]
     validation: tuple[Examples, ...]
+    order: int = 0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -152,7 +154,14 @@ def train_fleet(
     check_order(bank, members)
     streams = Streams(
         [
-            Stream(examples, bank.virtual_ids(member.method, member.index, k), number, k, task)
+            Stream(
+                examples,
+                bank.virtual_ids(member.method, member.index, k),
+                number,
+                k,
+                task,
+                member.order,
+            )  # fmt: skip
             for number, member in enumerate(members)
             for k, (task, examples) in enumerate(zip(member.tasks, member.train, strict=True))
         ]

@@ -81,3 +81,20 @@ def test_a_backbone_that_changed_is_noticed(toy):
     changed["decoder"]["decoder_norm"]["scale"][0] += 1e-6
     with pytest.raises(UserError, match=f"{backbone.fingerprint} and is"):
         dataclasses.replace(backbone, params=changed).check_unchanged()
+
+
+def test_a_seed_on_all_examples_is_another_order(toy, whole_job, tmp_path):
+    """Both seeds start at the same shared prompt and have the same examples."""
+    only = "--gin.adapt.run.variants=(@mpt/adapt.Variant(),)"
+    settings = {
+        "MIXTURE_OR_TASK_NAME": "toy_turn",
+        "SHOTS": (None,),
+        "EVAL_PERIOD": 0,
+        **earlier(whole_job),
+    }
+    assert toy.run("adapt", tmp_path / "two", only, **settings) == 0
+    prompts = toy.prompts(tmp_path / "two")
+    first, second = (of(prompts, f"toy_turn/full/seed{seed}") for seed in (0, 1))
+    assert len(first) == 3
+    differ = [np.abs(a - b).max() for a, b in zip(first.values(), second.values(), strict=True)]
+    assert min(differ) > 1e-4
