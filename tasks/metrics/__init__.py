@@ -1,0 +1,15 @@
+"""Metrics of the benchmark's tasks, and the postprocessors that make their arguments out of text.
+
+Each metric is a function of (targets, predictions), both postprocessed and of equal number, and gives
+one number under its own name. Shares, F1, BLEU, chrF and ROUGE lie between 0 and 1 (papers print 100
+times that), correlations between -1 and 1; NIST and CIDEr have scales of their own. No value is ever
+NaN. None needs TensorFlow; what needs a library imports it when called.
+
+METEOR is not here: its number depends on WordNet (a download, with other results from NLTK than in
+tables) or on a Java program, and no package brings either.
+"""
+
+from mpt_jax.tasks.metrics.grouped import Grouped
+from mpt_jax.tasks.metrics.registry import METRICS, Metric, metric_functions
+
+__all__ = ["METRICS", "Grouped", "Metric", "metric_functions"]
