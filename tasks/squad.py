@@ -12,7 +12,6 @@ since the model copies them from there.
 from __future__ import annotations
 
 import functools
-import json
 from collections.abc import Iterator
 from typing import Any
 
@@ -29,6 +28,7 @@ from mpt_jax.tasks.data_set import (
     Text,
     TextFormat,
 )
+from mpt_jax.tasks.json_files import json_document
 from mpt_jax.tasks.punctuation import pad_punctuation
 
 EXTRAS = {"answers": "texts"}
@@ -78,7 +78,7 @@ def parse_squad(paths: tuple[str, ...], split: str) -> Iterator[Located]:
     del split
     for path in paths:
         number = 0
-        for article in _items(path, _load(path), "data", number):
+        for article in _items(path, json_document(path), "data", number):
             for paragraph in _items(path, article, "paragraphs", number):
                 for question in _items(path, paragraph, "qas", number):
                     number += 1
@@ -88,18 +88,6 @@ def parse_squad(paths: tuple[str, ...], split: str) -> Iterator[Located]:
                     answers = [a.get("text") for a in _items(path, question, "answers", number)]
                     record = {**article, **paragraph, **question}
                     yield place, {**record, "answers": right_answers(place, answers)}
-
-
-def _load(path: str) -> Any:
-    try:
-        with open(path, encoding="utf-8-sig") as file:
-            return json.load(file)
-    except json.JSONDecodeError as error:
-        raise UserError(
-            f"{path}, line {error.lineno}: not JSON ({error.msg}, column {error.colno})."
-        ) from error
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path}: byte {error.start + 1} of the file is not UTF-8.") from error
 
 
 def _items(path: str, parent: Any, key: str, number: int) -> list[dict[str, Any]]:
