@@ -14,7 +14,7 @@ from typing import Any
 from mpt_jax.data.generated import generated_dataset
 from mpt_jax.data.tasks import MIXING_CAP, import_seqio
 from mpt_jax.errors import UserError, unknown_name
-from mpt_jax.tasks import glue, super_glue
+from mpt_jax.tasks import e2e, glue, mrqa, others, squad, super_glue, web_nlg
 from mpt_jax.tasks.data_set import DataSet, Field, Text, Write, checked
 from mpt_jax.tasks.metrics import metric_functions, postprocessors
 from mpt_jax.tasks.readers import ReadSplit, open_folder
@@ -26,7 +26,18 @@ SOURCES: dict[str, Callable[[DataSet, str | None], ReadSplit]] = {
     "datasets": open_datasets,
 }
 
-DATA_SETS: dict[str, DataSet] = {d.task: d for d in (*glue.DATA_SETS, *super_glue.DATA_SETS)}
+DATA_SETS: dict[str, DataSet] = {
+    data_set.task: data_set
+    for data_set in (
+        *glue.DATA_SETS,
+        *super_glue.DATA_SETS,
+        squad.SQUAD,
+        *mrqa.DATA_SETS,
+        *others.DATA_SETS,
+        e2e.E2E,
+        web_nlg.WEB_NLG,
+    )
+}
 
 #: Registered as soon as all of their tasks are.
 MIXTURES: dict[str, tuple[str, ...]] = {
@@ -41,6 +52,9 @@ MIXTURES: dict[str, tuple[str, ...]] = {
         "super_glue_multirc", "super_glue_boolq", "super_glue_wic", "super_glue_wsc",
         "super_glue_cb",
     ),
+    "mrqa": ("mrqa_natural_questions", "mrqa_hotpotqa", "mrqa_searchqa", "mrqa_newsqa"),
+    "others": ("winogrande", "yelp_polarity", "scitail", "paws"),
+    "nlg": ("e2e_nlg", "web_nlg"),
 }  # fmt: skip
 
 
@@ -56,6 +70,8 @@ class Benchmark:
         text_format: "attempt" or "t5", see `mpt_jax.tasks.text_formats`.
         sets: names of tasks and mixtures; none for every data set that is known.
         mixture: a name for the mixture of exactly these sets, if they are to be one.
+        faulty_winogrande: write WinoGrande's first option in both places, as the code behind most
+            published numbers does ("attempt" only).
     """
 
     source: str = "folder"
@@ -63,6 +79,7 @@ class Benchmark:
     text_format: str = "attempt"
     sets: tuple[str, ...] = ()
     mixture: str | None = None
+    faulty_winogrande: bool = False
 
     def names(self) -> tuple[str, ...]:
         """The tasks, each once.
@@ -92,7 +109,7 @@ class Benchmark:
         if self.source not in SOURCES:
             raise unknown_name("source of data", self.source, SOURCES)
         names = self.names()
-        tasks = {name: self._task(DATA_SETS[name], vocabulary) for name in names}
+        tasks = {name: self._task(self._data_set(name), vocabulary) for name in names}
         seqio = import_seqio()
         for name, arguments in tasks.items():
             if name in seqio.TaskRegistry.names():
@@ -101,8 +118,13 @@ class Benchmark:
                 seqio.TaskRegistry.add(name, **arguments)
         self._add_mixtures(names)
 
-    def _settings(self) -> tuple[str, str | None, str]:
-        return (self.source, self.data_dir, self.text_format)
+    def _settings(self) -> tuple[str, str | None, str, bool]:
+        return (self.source, self.data_dir, self.text_format, self.faulty_winogrande)
+
+    def _data_set(self, name: str) -> DataSet:
+        if self.faulty_winogrande and name == others.FAULTY_WINOGRANDE.task:
+            return others.FAULTY_WINOGRANDE
+        return DATA_SETS[name]
 
     def _task(self, data_set: DataSet, vocabulary: Any) -> dict[str, Any]:
         """What seqio registers of a data set."""
@@ -140,7 +162,8 @@ class Benchmark:
             raise UserError(
                 f"Task {task.name!r} is registered in this process already, "
                 + (f"as {before}" if same else "with another vocabulary")
-                + f"; now it is asked for as (source, data_dir, text_format) = {self._settings()}. "
+                + f"; now it is asked for as (source, data_dir, text_format, faulty_winogrande) = "
+                f"{self._settings()}. "
                 "Start a new process, or give the families different `sets`."
             )
 

@@ -43,13 +43,32 @@ class Layout:
 
     Attributes:
         folders: below the data folder, any of which may hold the files; "" is the data folder itself.
-        files: split -> its files' names inside such a folder.
+        files: split -> its files' names inside such a folder; one with a star stands for all that fit,
+            in the order of their names.
         parse: reads a split's files, record by record, in their order.
     """
 
     folders: tuple[str, ...]
     files: Mapping[str, tuple[str, ...]]
     parse: Parser
+
+
+#: From a split's records in TFDS or on the hub, and the split's name here, to records in the canonical
+#: schema.
+Conform = Callable[[Iterator[Located], str], Iterator[Located]]
+
+
+@dataclasses.dataclass(frozen=True)
+class Stored:
+    """How TFDS or the hub keeps a data set, where that is not the canonical schema.
+
+    Attributes:
+        splits: split -> its name there, where that is another.
+        conform: makes the records canonical; None where they are.
+    """
+
+    splits: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    conform: Conform | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -91,6 +110,7 @@ class DataSet:
         tfds: name in TFDS, with its configuration.
         hub: name on the Hugging Face hub, with its configuration; its last parts name the folder below
             the data folder.
+        stored: "tfds" and "datasets" -> how they keep it, where that is not the canonical schema.
         formats: "attempt" and "t5".
         extras: fields that texts have beside inputs and targets, for the postprocessor: name -> "text"
             or "texts".
@@ -117,6 +137,7 @@ class DataSet:
     citation: str
     homepage: str
     extras: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    stored: Mapping[str, Stored] = dataclasses.field(default_factory=dict)
 
 
 def checked(place: Place, record: Record, fields: Mapping[str, Field]) -> dict[str, Any]:

@@ -12,8 +12,10 @@ from __future__ import annotations
 import dataclasses
 import functools
 from collections.abc import Iterator, Mapping
+from typing import Any
 
 from mpt_jax.errors import UserError
+from mpt_jax.tasks.csv_files import csv_rows
 from mpt_jax.tasks.data_set import (
     DataSet,
     Layout,
@@ -23,44 +25,31 @@ from mpt_jax.tasks.data_set import (
     Text,
     TextFormat,
 )
-from mpt_jax.tasks.csv_files import csv_rows
-from mpt_jax.tasks.readers import json_lines, parse_table
+from mpt_jax.tasks.readers import parse_table
+from mpt_jax.tasks.super_glue import parse_objects
 from mpt_jax.tasks.text_formats import classification, digits, labelled
 
-# --- WinoGrande -------------------------------------------------------------------------------------
-
 WINOGRANDE_LABELS = ("1", "2")
+_WINOGRANDE_NAMES = {"label": "answer"}
 
 
-def parse_json_rows(
-    paths: tuple[str, ...], split: str, *, names: Mapping[str, str]
-) -> Iterator[Located]:
-    """Records of files with one JSON object a line.
+def renamed(record: Record, *, names: Mapping[str, str]) -> list[dict[str, Any]]:
+    """The record, with the canonical fields under their names.
 
     Args:
-        names: field -> its name in the file.
-
-    Raises:
-        UserError: a line that lacks one of them.
+        names: field -> its name in the source.
     """
-    del split
-    for path in paths:
-        for place, line in json_lines(path):
-            if missing := set(names.values()) - set(line):
-                raise UserError(
-                    f"{place}: there is no {', '.join(map(repr, sorted(missing)))}, only "
-                    f"{', '.join(map(repr, line)) or 'nothing'}."
-                )
-            yield place, {field: line[name] for field, name in names.items()}
+    return [{**record, **{field: record[name] for field, name in names.items()}}]
 
 
-def renamed(
+def stored_renamed(
     records: Iterator[Located], split: str, *, names: Mapping[str, str]
 ) -> Iterator[Located]:
-    """Records with some fields under other names: field -> its name in the source."""
+    """Records of the hub, renamed; one that lacks a field is left for the schema's check to report."""
     del split
     for place, record in records:
-        yield place, {**record, **{field: record[name] for field, name in names.items()}}
+        there = {field: name for field, name in names.items() if name in record}
+        yield place, renamed(record, names=there)[0]
 
 
 def write_options(record: Record, *, doubled: bool) -> Iterator[Text]:
@@ -91,13 +80,7 @@ WINOGRANDE = DataSet(
             folders=("winogrande_1.1", "winogrande"),
             files={"train": ("train_xl.jsonl",), "validation": ("dev.jsonl",)},
             parse=functools.partial(
-                parse_json_rows,
-                names={
-                    "sentence": "sentence",
-                    "option1": "option1",
-                    "option2": "option2",
-                    "label": "answer",
-                },
+                parse_objects, unfold=functools.partial(renamed, names=_WINOGRANDE_NAMES)
             ),
         ),
     ),
@@ -105,7 +88,7 @@ WINOGRANDE = DataSet(
     hub="allenai/winogrande/winogrande_xl",
     stored={
         "tfds": Stored(splits={"train": "train_xl"}),
-        "datasets": Stored(conform=functools.partial(renamed, names={"label": "answer"})),
+        "datasets": Stored(conform=functools.partial(stored_renamed, names=_WINOGRANDE_NAMES)),
     },
     formats={
         "attempt": _winogrande_format(doubled=False),
@@ -134,8 +117,6 @@ FAULTY_WINOGRANDE = dataclasses.replace(
     formats={**WINOGRANDE.formats, "attempt": _winogrande_format(doubled=True)},
 )
 
-# --- Yelp polarity ----------------------------------------------------------------------------------
-
 YELP_LABELS = ("negative", "positive")
 _YELP_NUMBERS = {"1": 0, "2": 1}
 
@@ -163,12 +144,13 @@ def write_review(record: Record, *, labels: tuple[str, ...]) -> Iterator[Text]:
     yield Text(f"yelp_polarity sentence: {record['text']}", labels[record["label"]])
 
 
-def single_quotes(records: Iterator[Located], split: str) -> Iterator[Located]:
-    """TFDS and the hub cut the CSV at fixed places and leave its quotes doubled."""
+def without_doubled_quotes(records: Iterator[Located], split: str) -> Iterator[Located]:
+    """TFDS and the hub cut the CSV at fixed places and leave the quotes in its texts doubled."""
     del split
     for place, record in records:
-        quote, text = (b'"', record["text"]) if isinstance(record["text"], bytes) else ('"', record["text"])
-        yield place, {**record, "text": text.replace(quote * 2, quote)}
+        text = record["text"]
+        text = text.decode("utf-8") if isinstance(text, bytes) else text
+        yield place, {**record, "text": text.replace('""', '"')}
 
 
 YELP = DataSet(
@@ -186,8 +168,8 @@ YELP = DataSet(
     tfds="yelp_polarity_reviews",
     hub="fancyzhx/yelp_polarity/plain_text",
     stored={
-        "tfds": Stored(conform=single_quotes),
-        "datasets": Stored(conform=single_quotes),
+        "tfds": Stored(conform=without_doubled_quotes),
+        "datasets": Stored(conform=without_doubled_quotes),
     },
     formats={
         "attempt": TextFormat(
@@ -209,8 +191,6 @@ YELP = DataSet(
     homepage="https://www.yelp.com/dataset",
 )
 
-# --- SciTail ----------------------------------------------------------------------------------------
-
 SCITAIL_LABELS = ("entailment", "neutral")
 _SCITAIL_NAMES = {"premise": "sentence1", "hypothesis": "sentence2", "label": "gold_label"}
 
@@ -228,12 +208,14 @@ SCITAIL = DataSet(
                 "validation": ("scitail_1.0_dev.txt",),
                 "test": ("scitail_1.0_test.txt",),
             },
-            parse=functools.partial(parse_json_rows, names=_SCITAIL_NAMES),
+            parse=functools.partial(
+                parse_objects, unfold=functools.partial(renamed, names=_SCITAIL_NAMES)
+            ),
         ),
     ),
     tfds="sci_tail",
     hub="allenai/scitail/snli_format",
-    stored={"datasets": Stored(conform=functools.partial(renamed, names=_SCITAIL_NAMES))},
+    stored={"datasets": Stored(conform=functools.partial(stored_renamed, names=_SCITAIL_NAMES))},
     formats=classification("scitail", ("premise", "hypothesis"), SCITAIL_LABELS),
     metrics=("accuracy",),
     postprocess="label_index",
@@ -247,8 +229,6 @@ SCITAIL = DataSet(
 }""",
     homepage="https://allenai.org/data/scitail",
 )
-
-# --- PAWS-Wiki --------------------------------------------------------------------------------------
 
 PAWS_LABELS = ("different_meaning", "paraphrase")
 

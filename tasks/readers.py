@@ -9,7 +9,9 @@ before: a family names many data sets, and a user need not have them all.
 from __future__ import annotations
 
 import functools
+import gzip
 import json
+import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -33,7 +35,15 @@ def open_folder(data_set: DataSet, data_dir: str | None) -> ReadSplit:
 
 
 def _paths(folder: Path, layout: Layout) -> dict[str, tuple[str, ...]]:
-    return {split: tuple(str(folder / n) for n in names) for split, names in layout.files.items()}
+    return {
+        split: tuple(path for name in names for path in _matching(folder, name))
+        for split, names in layout.files.items()
+    }
+
+
+def _matching(folder: Path, name: str) -> list[str]:
+    found = sorted(map(str, folder.glob(name))) if "*" in name else []
+    return found or [str(folder / name)]
 
 
 def _names(layout: Layout) -> list[str]:
@@ -72,21 +82,40 @@ def nothing_there(split: str, *, title: str, searched: tuple[str, ...]) -> Itera
 def text_lines(path: str) -> Iterator[tuple[Place, str]]:
     """The lines of a file in UTF-8 (a byte order mark is dropped), cut at line feeds only.
 
+    A file whose name ends in `.gz` is unpacked on the way.
+
     Raises:
-        UserError: bytes that are not UTF-8, with the line.
+        UserError: bytes that are not UTF-8, with the line, or that cannot be unpacked.
     """
-    with open(path, "rb") as file:
-        for number, line in enumerate(file, start=1):
-            place = Place(path, number)
-            if number == 1:
-                line = line.removeprefix(b"\xef\xbb\xbf")
-            try:
-                yield place, line.decode("utf-8").rstrip("\r\n")
-            except UnicodeDecodeError as error:
-                raise UserError(
-                    f"{place}: byte {error.start + 1} of the line, 0x{line[error.start]:02x}, is not "
-                    "UTF-8. Convert the file, e.g. with `iconv -f latin1 -t utf-8`."
-                ) from error
+    for number, line in enumerate(_byte_lines(path), start=1):
+        place = Place(path, number)
+        if number == 1:
+            line = line.removeprefix(b"\xef\xbb\xbf")
+        try:
+            yield place, line.decode("utf-8").rstrip("\r\n")
+        except UnicodeDecodeError as error:
+            raise UserError(
+                f"{place}: byte {error.start + 1} of the line, 0x{line[error.start]:02x}, is not "
+                "UTF-8. Convert the file, e.g. with `iconv -f latin1 -t utf-8`."
+            ) from error
+
+
+def _byte_lines(path: str) -> Iterator[bytes]:
+    if not path.endswith(".gz"):
+        with open(path, "rb") as file:
+            yield from file
+        return
+    lines = 0
+    with gzip.open(path) as packed:
+        try:
+            for line in packed:
+                yield line
+                lines += 1
+        except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+            raise UserError(
+                f"{path}, line {lines + 1}: the file cannot be unpacked from here on ({error}). Is it cut "
+                "off, or no gzip file at all?"
+            ) from error
 
 
 def parse_table(

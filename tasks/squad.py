@@ -112,7 +112,13 @@ def unnested_answers(records: Iterator[Located], split: str) -> Iterator[Located
 SQUAD = DataSet(
     task="squad",
     title="SQuAD 1.1",
-    fields={"id": "text", "title": "text", "context": "text", "question": "text", "answers": "texts"},
+    fields={
+        "id": "text",
+        "title": "text",
+        "context": "text",
+        "question": "text",
+        "answers": "texts",
+    },
     sizes={"train": 87_599, "validation": 10_570},
     layouts=(
         Layout(

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from mpt_jax.errors import UserError
-from mpt_jax.tasks.data_set import DataSet, Located, Place
+from mpt_jax.tasks.data_set import DataSet, Located, Place, Stored
 from mpt_jax.tasks.readers import ReadSplit, data_folder, nothing_there
 
 
@@ -23,6 +23,10 @@ def open_tfds(data_set: DataSet, data_dir: str | None) -> ReadSplit:
         data_dir: TFDS's folder, from which the newest version is read and nothing is downloaded; None
             for TFDS's own way, which downloads what is missing.
     """
+    return _conformed(_open_tfds(data_set, data_dir), data_set, "tfds")
+
+
+def _open_tfds(data_set: DataSet, data_dir: str | None) -> ReadSplit:
     if data_dir is None:
         return functools.partial(read_tfds, name=data_set.tfds, directory=None)
     from etils import epath  # TFDS needs it; it reads gs:// too
@@ -37,6 +41,38 @@ def open_tfds(data_set: DataSet, data_dir: str | None) -> ReadSplit:
     newest = max(versions, key=lambda path: [int(n) for n in path.name.split(".") if n.isdigit()])
     files = tuple(sorted(str(path) for path in newest.iterdir()))
     return functools.partial(read_tfds, name=data_set.tfds, directory=str(newest), files=files)
+
+
+def _conformed(read: ReadSplit, data_set: DataSet, source: str) -> ReadSplit:
+    stored = data_set.stored.get(source)
+    return read if stored is None else functools.partial(read_conformed, read=read, stored=stored)
+
+
+def read_conformed(split: str, *, read: ReadSplit, stored: Stored) -> Iterator[Located]:
+    """Records of a source that has them otherwise, as the canonical schema wants them.
+
+    Raises:
+        UserError: a record that is not what is made canonical, with its place.
+    """
+    records = read(stored.splits.get(split, split))
+    if stored.conform is None:
+        yield from records
+        return
+    last: list[Located] = []
+    try:
+        yield from stored.conform(_remembered(records, last), split)
+    except (AttributeError, IndexError, KeyError, TypeError) as error:
+        place, record = last[0]
+        raise UserError(
+            f"{place}: not the data set's published schema ({type(error).__name__}: {error}); it has "
+            f"{', '.join(map(repr, record))}."
+        ) from error
+
+
+def _remembered(records: Iterator[Located], last: list[Located]) -> Iterator[Located]:
+    for located in records:
+        last[:] = [located]
+        yield located
 
 
 def read_tfds(
@@ -66,6 +102,10 @@ def read_tfds(
 
 def open_datasets(data_set: DataSet, data_dir: str | None) -> ReadSplit:
     """What `datasets` saved with `save_to_disk`, or Parquet files as they lie on the hub."""
+    return _conformed(_open_datasets(data_set, data_dir), data_set, "datasets")
+
+
+def _open_datasets(data_set: DataSet, data_dir: str | None) -> ReadSplit:
     root = data_folder(data_set, data_dir, "datasets")
     owner, name, *configuration = data_set.hub.split("/")
     folders = [
@@ -74,8 +114,10 @@ def open_datasets(data_set: DataSet, data_dir: str | None) -> ReadSplit:
         root / "_".join([name, *configuration]),
         root / data_set.task,
     ]
+    stored = data_set.stored.get("datasets", Stored())
+    splits = dict.fromkeys(stored.splits.get(split, split) for split in data_set.sizes)
     for folder in folders:
-        paths = {split: stored_files(folder, split) for split in data_set.sizes}
+        paths = {split: stored_files(folder, split) for split in splits}
         if any(paths.values()):
             return functools.partial(read_stored, paths=paths, folder=str(folder))
     searched = tuple(map(str, dict.fromkeys(folders)))
