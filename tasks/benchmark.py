@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from mpt_jax.data.generated import generated_dataset
-from mpt_jax.data.tasks import MIXING_CAP, import_seqio
+from mpt_jax.data.tasks import MIXING_CAP, About, import_seqio
 from mpt_jax.errors import UserError, unknown_name
 from mpt_jax.tasks import e2e, glue, mrqa, others, squad, super_glue, web_nlg
 from mpt_jax.tasks.data_set import DataSet, Field, Text, Write, checked
@@ -56,6 +56,13 @@ MIXTURES: dict[str, tuple[str, ...]] = {
     "others": ("winogrande", "yelp_polarity", "scitail", "paws"),
     "nlg": ("e2e_nlg", "web_nlg"),
 }  # fmt: skip
+
+
+@dataclasses.dataclass(frozen=True)
+class BenchmarkAbout(About):
+    """And the settings under which the task was registered."""
+
+    settings: tuple[str, str | None, str]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -142,7 +149,16 @@ class Benchmark:
         source = seqio.FunctionDataSource(
             read, splits=tuple(data_set.sizes), num_input_examples=dict(data_set.sizes)
         )
-        source.benchmark_settings = self._settings()
+        source.about = BenchmarkAbout(
+            title=data_set.title,
+            origin=f"source={self.source!r}, data_dir={self.data_dir!r}, text_format={self.text_format!r}",
+            sizes=data_set.sizes,
+            split_rule=data_set.split_rule,
+            licence=data_set.licence,
+            homepage=data_set.homepage,
+            citation=data_set.citation,
+            settings=self._settings(),
+        )
         postprocess = getattr(postprocessors, data_set.postprocess)
         if text_format.labels:
             postprocess = functools.partial(postprocess, labels=text_format.labels)
@@ -156,7 +172,7 @@ class Benchmark:
         }
 
     def _check_same(self, task: Any, vocabulary: Any) -> None:
-        before = getattr(task.source, "benchmark_settings", None)
+        before = getattr(getattr(task.source, "about", None), "settings", None)
         same = task.output_features["inputs"].vocabulary == vocabulary
         if before != self._settings() or not same:
             raise UserError(
@@ -196,13 +212,9 @@ def examples_dataset(
 ) -> Any:
     """seqio's `dataset_fn`: a `tf.data.Dataset` of a split's texts, always in the order of the files."""
     del shuffle_files, seed
-    import tensorflow as tf
-
-    shapes: dict[str, list[int | None]] = {"text": [], "texts": [None]}
     kinds = {"inputs": "text", "targets": "text", **extras}
-    signature = {name: tf.TensorSpec(shapes[kind], tf.string) for name, kind in kinds.items()}
     rows = functools.partial(example_rows, split, read, fields, write)
-    return generated_dataset(rows, signature)
+    return generated_dataset(rows, {name: kind == "texts" for name, kind in kinds.items()})
 
 
 def example_rows(

@@ -184,6 +184,7 @@ def _text(value: Any) -> str:
         return value.decode("utf-8")
     if not isinstance(value, str):
         raise TypeError(value)
+    value.encode("utf-8")  # halves of surrogate pairs, which JSON can have, cannot be
     return value
 
 

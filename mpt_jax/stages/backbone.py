@@ -94,19 +94,12 @@ class BackboneSource:
         Raises:
             UserError: no such folder, weights that do not fit the configuration, no vocabulary.
         """
-        folder = EMBEDDED_FOLDER if self.path == EMBEDDED else Path(self.path)
-        if not folder.is_dir():
-            raise UserError(
-                f"INITIAL_CHECKPOINT_PATH is {self.path!r}, which is no folder. Give a Hugging Face "
-                "folder (config.json, model.safetensors, vocabulary), a T5X checkpoint_<step>, or "
-                "'embedded'."
-            )
+        folder = self._folder()
         try:
             weights = open_weights(folder)
         except (OSError, ValueError) as error:
             raise UserError(f"The backbone in {folder} cannot be read: {error}") from error
-        named = self.vocabulary
-        vocabulary = vocabulary_of(folder) if named is None else open_vocabulary(named)
+        vocabulary = self.open_vocabulary()
         if vocabulary.vocab_size > weights.config.vocab_size:
             raise UserError(
                 f"{folder}: the {vocabulary.describe()} has more ids than the model's embedding "
@@ -122,3 +115,24 @@ class BackboneSource:
             raise UserError(f"The backbone in {folder} cannot be read: {error}") from error
         name = EMBEDDED if self.path == EMBEDDED else weights.name
         return Backbone(name, Transformer(config), params, vocabulary, identity, placed, mesh)
+
+    def open_vocabulary(self) -> Vocabulary:
+        """The vocabulary alone, without the weights.
+
+        Raises:
+            UserError: no such folder, or no vocabulary.
+        """
+        folder = self._folder()
+        return (
+            vocabulary_of(folder) if self.vocabulary is None else open_vocabulary(self.vocabulary)
+        )
+
+    def _folder(self) -> Path:
+        folder = EMBEDDED_FOLDER if self.path == EMBEDDED else Path(self.path)
+        if not folder.is_dir():
+            raise UserError(
+                f"INITIAL_CHECKPOINT_PATH is {self.path!r}, which is no folder. Give a Hugging Face "
+                "folder (config.json, model.safetensors, vocabulary), a T5X checkpoint_<step>, or "
+                "'embedded'."
+            )
+        return folder
