@@ -62,7 +62,7 @@ MIXTURES: dict[str, tuple[str, ...]] = {
 class BenchmarkAbout(About):
     """And the settings under which the task was registered."""
 
-    settings: tuple[str, str | None, str]
+    settings: tuple[str, str | None, str, bool]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -178,7 +178,7 @@ class Benchmark:
             raise UserError(
                 f"Task {task.name!r} is registered in this process already, "
                 + (f"as {before}" if same else "with another vocabulary")
-                + f"; now it is asked for as (source, data_dir, text_format, faulty_winogrande) = "
+                + "; now it is asked for as (source, data_dir, text_format, faulty_winogrande) = "
                 f"{self._settings()}. "
                 "Start a new process, or give the families different `sets`."
             )

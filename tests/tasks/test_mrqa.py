@@ -23,7 +23,12 @@ LINES = [
                     {"text": "a novel", "char_spans": [[31, 37]], "token_spans": [[6, 7]]}
                 ],
             },
-            {"answers": ["Emma"], "question": "Which novel?", "qid": "2f3b", "detected_answers": []},
+            {
+                "answers": ["Emma"],
+                "question": "Which novel?",
+                "qid": "2f3b",
+                "detected_answers": [],
+            },
         ],
     },
     {
@@ -115,11 +120,17 @@ def test_damaged_files_are_named_with_the_line(write, register, lines, message):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (packed([HEADER, *LINES])[:-12], r"HotpotQA.jsonl.gz, line \d: the file cannot be unpacked"),
+        (
+            packed([HEADER, *LINES])[:-12],
+            r"HotpotQA.jsonl.gz, line \d: the file cannot be unpacked",
+        ),
         (json.dumps(HEADER).encode(), "line 1: the file cannot be unpacked .* no gzip file"),
         (packed([HEADER])[:-6] + b"broken", "line 2: the file cannot be unpacked"),
         (gzip.compress(b'{"header": {}}\n{"a": \n'), "line 2: not JSON"),
-        (gzip.compress(b'{"header": {}}\n"\xe4"\n'), "line 2: byte 2 of the line, 0xe4, is not UTF-8"),
+        (
+            gzip.compress(b'{"header": {}}\n"\xe4"\n'),
+            "line 2: byte 2 of the line, 0xe4, is not UTF-8",
+        ),
     ],
     ids=["cut off", "not packed", "wrong checksum", "not JSON", "not UTF-8"],
 )
@@ -130,7 +141,9 @@ def test_files_that_are_no_gzipped_json_lines(write, register, content, message)
 
 
 def test_where_the_files_were_looked_for(register, data_dir):
-    with pytest.raises(UserError, match=r"mrqa/\(dev/NewsQA.jsonl.gz\|train/NewsQA.jsonl.gz\)") as error:
+    with pytest.raises(
+        UserError, match=r"mrqa/\(dev/NewsQA.jsonl.gz\|train/NewsQA.jsonl.gz\)"
+    ) as error:
         register("mrqa_newsqa").store("mrqa_newsqa", "train")
     assert str(data_dir) in str(error.value)
 
@@ -139,5 +152,7 @@ def test_one_split_of_two_is_missing(write, register):
     write("mrqa/train/NewsQA.jsonl.gz", packed([HEADER, *LINES]))
     tasks = register("mrqa_newsqa")
     assert len(tasks.texts("mrqa_newsqa", "train")) == 3
-    with pytest.raises(UserError, match=r"No file .*dev/NewsQA.jsonl.gz for the split 'validation'"):
+    with pytest.raises(
+        UserError, match=r"No file .*dev/NewsQA.jsonl.gz for the split 'validation'"
+    ):
         tasks.store("mrqa_newsqa", "validation")
