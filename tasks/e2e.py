@@ -18,7 +18,6 @@ from mpt_jax.tasks import nlg
 from mpt_jax.tasks.csv_files import csv_records
 from mpt_jax.tasks.data_set import DataSet, Layout, Located, Place, Record, Stored, Text, TextFormat
 
-
 _ATTRIBUTE = r"([^,\[\]]+)\[([^\[\]]*)\]"
 _MEANING = re.compile(rf"{_ATTRIBUTE}(?:,\s*{_ATTRIBUTE})*")
 

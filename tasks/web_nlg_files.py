@@ -142,8 +142,11 @@ class _XmlFile:
     def _end(self, name: str) -> None:
         self._open.pop()
         if name == "entry":
-            if not self._entries[-1].triples:
-                self._fail(f"has an entry ({self._entries[-1].webnlg_id!r}) without <mtriple>")
+            entry = self._entries[-1]
+            if not entry.triples:
+                self._fail(
+                    f"has an entry ({entry.webnlg_id!r}) without <mtriple>", entry.place.number
+                )
         elif name in _TEXTS:
             text = " ".join("".join(self._text).split())
             if name == "mtriple":
