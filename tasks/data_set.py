@@ -15,7 +15,7 @@ from mpt_jax.errors import UserError
 Record = Mapping[str, Any]
 
 #: One field of a schema: "text", "texts" (a list of them), "integer", "integers" (a dict of them),
-#: "number", or the label names in the order of their numbers.
+#: "number", "similarity" (a number from 0 to 5), or the label names in the order of their numbers.
 Field = str | tuple[str, ...]
 
 
@@ -211,12 +211,20 @@ def _number(value: Any) -> float:
     return number
 
 
+def _similarity(value: Any) -> float:
+    number = float(value)
+    if not 0 <= number <= 5:
+        raise ValueError(number)
+    return number
+
+
 _READ: dict[str, Callable[[Any], Any]] = {
     "text": _text,
     "texts": _texts,
     "integer": _integer,
     "integers": _integers,
     "number": _number,
+    "similarity": _similarity,
 }
 
 
@@ -230,4 +238,5 @@ def _expected(field: Field) -> str:
         "integer": "a whole number",
         "integers": "whole numbers by name",
         "number": "a finite number",
+        "similarity": "a number from 0 to 5",
     }[field]

@@ -162,7 +162,7 @@ DATA_SETS: tuple[DataSet, ...] = (
     DataSet(
         task="glue_stsb",
         title="STS-B (Semantic Textual Similarity Benchmark)",
-        fields={"sentence1": "text", "sentence2": "text", "label": "number"},
+        fields={"sentence1": "text", "sentence2": "text", "label": "similarity"},
         sizes={"train": 5_749, "validation": 1_500},
         layouts=(_layout("STS-B", columns=_columns(*_SENTENCES, label="score")),),
         tfds="glue/stsb",

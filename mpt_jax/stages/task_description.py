@@ -1,4 +1,4 @@
-"""What `mpt tasks NAME` prints of one task: its data set, sizes and lengths, an example as the model has it."""
+"""What `mpt tasks NAME` prints of a task: its data set, sizes and lengths, an example as the model has it."""
 
 from rich.console import Console
 from rich.markup import escape
