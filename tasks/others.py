@@ -45,11 +45,10 @@ def renamed(record: Record, *, names: Mapping[str, str]) -> list[dict[str, Any]]
 def stored_renamed(
     records: Iterator[Located], split: str, *, names: Mapping[str, str]
 ) -> Iterator[Located]:
-    """Records of the hub, renamed; one that lacks a field is left for the schema's check to report."""
+    """Records of the hub, with the canonical fields under their names."""
     del split
     for place, record in records:
-        there = {field: name for field, name in names.items() if name in record}
-        yield place, renamed(record, names=there)[0]
+        yield place, renamed(record, names=names)[0]
 
 
 def write_options(record: Record, *, doubled: bool) -> Iterator[Text]:

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from mpt_jax.errors import UserError
 from mpt_jax.tasks import nlg, web_nlg_files
 from mpt_jax.tasks.data_set import DataSet, Layout, Located, Record, Stored, Text, TextFormat
 
@@ -80,7 +81,17 @@ def tfds_web_nlg(records: Iterator[Located], split: str) -> Iterator[Located]:
 def _of_split(entries: Iterator[Located], split: str) -> Iterator[Located]:
     if (seen := _TEST_SPLITS.get(split)) is not None:
         entries = (e for e in entries if (e[1]["category"] in SEEN_CATEGORIES) == seen)
-    yield from nlg.one_or_each(entries, split, key=_triples)
+    yield from nlg.one_or_each(_with_whole_triples(entries), split, key=_triples)
+
+
+def _with_whole_triples(entries: Iterator[Located]) -> Iterator[Located]:
+    for place, entry in entries:
+        for triple in entry["input"]:
+            if len(triple.split(" | ")) != 3:
+                raise UserError(
+                    f"{place}: the triple {triple!r}; expected 'subject | property | object'."
+                )
+        yield place, entry
 
 
 def _triples(record: Record) -> tuple[str, ...]:

@@ -150,14 +150,9 @@ class _XmlFile:
         elif name in _TEXTS:
             text = " ".join("".join(self._text).split())
             if name == "mtriple":
-                self._check_triple(text)
                 self._entries[-1].triples.append(text)
             elif text and self._language in _LANGUAGES:
                 self._entries[-1].references.append(text)
-
-    def _check_triple(self, text: str) -> None:
-        if len(text.split(" | ")) != 3:
-            self._fail(f"has the triple {text!r}; expected 'subject | property | object'")
 
     def _entity(self, name: str, *_: Any) -> None:
         self._fail(f"declares an entity ({name!r}), as no file of WebNLG does")
