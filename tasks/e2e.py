@@ -104,7 +104,7 @@ E2E = DataSet(
         ),
     ),
     tfds="gem/e2e_nlg",
-    hub="tuetschek/e2e_nlg/default",
+    hub="tuetschek/e2e_nlg",
     stored={
         "tfds": Stored(conform=functools.partial(stored_e2e, text="target")),
         "datasets": Stored(conform=functools.partial(stored_e2e, text="human_reference")),

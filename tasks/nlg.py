@@ -30,7 +30,7 @@ def one_or_each(
         key: what makes two records the same input.
 
     Yields:
-        The records with "target", one text, and "references", texts, each once.
+        The records with "target", one text, and "references", texts.
 
     Raises:
         UserError: a record without a reference, or with a blank one.
@@ -41,14 +41,14 @@ def one_or_each(
                 yield place, {**record, "target": text, "references": [text]}
         return
     first: dict[Hashable, Located] = {}
-    found: dict[Hashable, dict[str, None]] = {}
+    found: dict[Hashable, list[str]] = {}
     for place, record in records:
         same = key(record)
         first.setdefault(same, (place, record))
-        found.setdefault(same, {}).update(dict.fromkeys(_references(place, record)))
+        # Twice the same text stays twice, since CIDEr is a mean over references.
+        found.setdefault(same, []).extend(_references(place, record))
     for same, (place, record) in first.items():
-        texts = list(found[same])
-        yield place, {**record, "target": texts[0], "references": texts}
+        yield place, {**record, "target": found[same][0], "references": found[same]}
 
 
 def _references(place: Place, record: Record) -> list[str]:
