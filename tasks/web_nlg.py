@@ -14,6 +14,7 @@ As files: the XML of the challenge below `train/1triples`, ..., `dev/1triples`, 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 from mpt_jax.errors import UserError
 from mpt_jax.tasks import nlg, web_nlg_files
@@ -50,7 +51,7 @@ def hub_web_nlg(records: Iterator[Located], split: str) -> Iterator[Located]:
         (
             place,
             {
-                "input": record["modified_triple_sets"]["mtriple_set"][0],
+                "input": _first_triple_set(record["modified_triple_sets"]),
                 "category": record["category"],
                 "webnlg_id": record["eid"],
                 "references": [text for text in record["lex"]["text"] if text.strip()],
@@ -60,6 +61,11 @@ def hub_web_nlg(records: Iterator[Located], split: str) -> Iterator[Located]:
         if record["test_category"] not in _HUB_COPIES
     )
     yield from _of_split(entries, split)
+
+
+def _first_triple_set(sets: Any) -> list[str]:
+    """Older releases of `datasets` keep a dict of lists, newer ones a list of dicts."""
+    return sets[0]["mtriple_set"] if isinstance(sets, list) else sets["mtriple_set"][0]
 
 
 def tfds_web_nlg(records: Iterator[Located], split: str) -> Iterator[Located]:
