@@ -79,11 +79,24 @@ def stored_questions(
 
     Args:
         subsets: names of the one that is wanted of those that the hub keeps in one table; none for all.
+
+    Raises:
+        UserError: a question without an answer, or not one record of the subset.
     """
     del split
+    others: dict[str, Place] = {}
+    found = False
     for place, record in records:
-        if not subsets or record.get("subset") in subsets:
-            yield place, {**record, "answers": squad.right_answers(place, record["answers"])}
+        if subsets and record["subset"] not in subsets:
+            others.setdefault(record["subset"], place)
+            continue
+        found = True
+        yield place, {**record, "answers": squad.right_answers(place, record["answers"])}
+    if others and not found:
+        raise UserError(
+            f"No record has the subset {' or '.join(map(repr, subsets))}; there are "
+            f"{', '.join(f'{name!r} ({place})' for name, place in others.items())}."
+        )
 
 
 def _mrqa(

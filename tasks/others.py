@@ -3,6 +3,9 @@
 Yelp's train set is cut to 100,000 examples, as MPT's loader does, by its split rule; the rule
 `yelp_whole` trains on all of it: `data.Data.split_rules = {"yelp_polarity": "yelp_whole"}`.
 
+As files: `winogrande_1.1/train_xl.jsonl` and `dev.jsonl`; `yelp_review_polarity_csv/train.csv` and
+`test.csv`; `SciTailV1.1/snli_format/scitail_1.0_*.txt`; PAWS's `final/train.tsv`, `dev.tsv`, `test.tsv`.
+
 "t5" is T5's manner applied to sets that T5 was not trained on: the keys in alphabetical order, and
 labels in words.
 """

@@ -96,6 +96,12 @@ def test_mrqa(put_stored, register, form):
     assert scores == {"squad_f1": 0.5, "squad_em": 0.5}
 
 
+def test_a_subset_that_is_not_there(put_stored, register):
+    source = put_stored("mrqa_newsqa", "parquet", {"train": MRQA, "validation": MRQA})
+    with pytest.raises(UserError, match=r"subset 'NewsQA'; there are 'NaturalQ.*row 1.*'HotpotQA'"):
+        register("mrqa_newsqa", source=source).store("mrqa_newsqa", "train")
+
+
 WINOGRANDE = {"sentence": "_ sang.", "option1": "Ann", "option2": "Bea"}
 
 
