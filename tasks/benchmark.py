@@ -118,12 +118,15 @@ class Benchmark:
         names = self.names()
         tasks = {name: self._task(self._data_set(name), vocabulary) for name in names}
         seqio = import_seqio()
-        for name, arguments in tasks.items():
-            if name in seqio.TaskRegistry.names():
-                self._check_same(seqio.TaskRegistry.get(name), vocabulary)
-            else:
-                seqio.TaskRegistry.add(name, **arguments)
-        self._add_mixtures(names)
+        before = set(names).intersection(seqio.TaskRegistry.names())
+        for name in sorted(before):
+            self._check_same(seqio.TaskRegistry.get(name), vocabulary)
+        mixtures = MIXTURES | ({self.mixture: names} if self.mixture else {})
+        _check_mixtures(mixtures)
+        for name in names:
+            if name not in before:
+                seqio.TaskRegistry.add(name, **tasks[name])
+        _add_mixtures(mixtures)
 
     def _settings(self) -> tuple[str, str | None, str, bool]:
         return (self.source, self.data_dir, self.text_format, self.faulty_winogrande)
@@ -183,21 +186,28 @@ class Benchmark:
                 "Start a new process, or give the families different `sets`."
             )
 
-    def _add_mixtures(self, names: tuple[str, ...]) -> None:
-        """Adds what is complete; the rates are T5's, by the sizes of the published train sets."""
-        seqio = import_seqio()
-        wanted = dict(MIXTURES) | ({self.mixture: names} if self.mixture else {})
-        for mixture, members in wanted.items():
-            if mixture in seqio.MixtureRegistry.names():
-                before = {task.name for task in seqio.MixtureRegistry.get(mixture).tasks}
-                if before != set(members):
-                    raise UserError(
-                        f"Mixture {mixture!r} is registered already, of {', '.join(sorted(before))}; "
-                        "give this one another name in `mixture`."
-                    )
-            elif set(members) <= set(seqio.TaskRegistry.names()):
-                rates = [(n, min(DATA_SETS[n].sizes["train"], MIXING_CAP)) for n in members]
-                seqio.MixtureRegistry.add(mixture, rates)
+
+def _check_mixtures(mixtures: Mapping[str, tuple[str, ...]]) -> None:
+    """Raises UserError if one is registered with other tasks."""
+    registry = import_seqio().MixtureRegistry
+    for name, members in mixtures.items():
+        if name in registry.names():
+            before = sorted(task.name for task in registry.get(name).tasks)
+            if before != sorted(members):
+                raise UserError(
+                    f"Mixture {name!r} is registered already, of {', '.join(before)}; give this one "
+                    "another name in `mixture`."
+                )
+
+
+def _add_mixtures(mixtures: Mapping[str, tuple[str, ...]]) -> None:
+    """Adds what is complete; the rates are T5's, by the sizes of the published train sets."""
+    seqio = import_seqio()
+    tasks = set(seqio.TaskRegistry.names())
+    for name, members in mixtures.items():
+        if name not in seqio.MixtureRegistry.names() and tasks.issuperset(members):
+            rates = [(task, min(DATA_SETS[task].sizes["train"], MIXING_CAP)) for task in members]
+            seqio.MixtureRegistry.add(name, rates)
 
 
 def examples_dataset(

@@ -86,18 +86,26 @@ def read_tfds(
     del files
     import tensorflow_datasets as tfds
 
-    if directory is None:
-        builder = tfds.builder(name)
-        builder.download_and_prepare()
-    else:
-        builder = tfds.builder_from_directory(directory)
-    source = f"TFDS {name} {builder.version}, {split}"
-    if split not in builder.info.splits:
-        raise UserError(f"{source}: no such split; there are {', '.join(builder.info.splits)}.")
-    in_order = tfds.ReadConfig(interleave_cycle_length=1, try_autocache=False)
-    dataset = builder.as_dataset(split=split, shuffle_files=False, read_config=in_order)
-    for number, record in enumerate(dataset.as_numpy_iterator(), start=1):
-        yield Place(source, number, "example"), record
+    try:
+        if directory is None:
+            builder = tfds.builder(name)
+            builder.download_and_prepare()
+        else:
+            builder = tfds.builder_from_directory(directory)
+            if split not in builder.info.splits:
+                there = ", ".join(builder.info.splits)
+                raise UserError(f"{directory} has no split {split!r}; there are {there}.")
+        in_order = tfds.ReadConfig(interleave_cycle_length=1, try_autocache=False)
+        dataset = builder.as_dataset(split=split, shuffle_files=False, read_config=in_order)
+        source = f"TFDS {name} {builder.version}, {split}"
+        for number, record in enumerate(dataset.as_numpy_iterator(), start=1):
+            yield Place(source, number, "example"), record
+    except UserError:
+        raise
+    except Exception as error:  # TFDS's kinds, TensorFlow's, the network's
+        raise UserError(
+            f"TFDS cannot read {name} from {directory or 'its own folder'}: {error}"
+        ) from error
 
 
 def open_datasets(data_set: DataSet, data_dir: str | None) -> ReadSplit:

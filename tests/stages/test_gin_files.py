@@ -30,6 +30,9 @@ COMMANDS = {
     # Run in test_prompt_commands.py.
     "runs/import.gin": None,
     "runs/show.gin": None,
+    # Run in test_tasks.py.
+    "runs/benchmark.gin": None,
+    "runs/tasks.gin": None,
 }
 
 
