@@ -62,6 +62,8 @@ def read_conformed(split: str, *, read: ReadSplit, stored: Stored) -> Iterator[L
     try:
         yield from stored.conform(_remembered(records, last), split)
     except (AttributeError, IndexError, KeyError, TypeError) as error:
+        if not last:  # the source itself
+            raise
         place, record = last[0]
         raise UserError(
             f"{place}: not the data set's published schema ({type(error).__name__}: {error}); it has "

@@ -1,5 +1,7 @@
 """What TFDS prepares and the hub has, in their published schemas, gives the texts that the files give."""
 
+import shutil
+
 import pytest
 
 from mpt_jax.errors import UserError
@@ -42,6 +44,16 @@ def test_squad(put_stored, register, form):
         ("squad question: Where ? context: Ulm is a city .", "Ulm"),
     ]
     assert tasks.extras("squad", "validation", "answers") == [["novel", "a novel ."], ["Ulm"]]
+
+
+def test_changed_records_give_another_store(put_stored, register, data_dir):
+    source = put_stored("squad", "parquet", {"train": SQUAD, "validation": SQUAD})
+    tasks = register("squad", source=source)
+    before = tasks.store("squad", "validation").manifest.source
+    shutil.rmtree(data_dir)
+    put_stored("squad", "parquet", {"train": SQUAD, "validation": SQUAD[::-1]})
+    assert tasks.store("squad", "validation").manifest.source != before
+    assert tasks.texts("squad", "validation")[0][1] == "Ulm"
 
 
 def mrqa(subset, number, question, *answers):
