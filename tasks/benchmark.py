@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from mpt_jax.data.generated import generated_dataset
@@ -68,8 +68,13 @@ class Benchmark:
     source: str = "folder"
     data_dir: str | None = None
     text_format: str = "attempt"
-    sets: tuple[str, ...] = ()
+    sets: str | Sequence[str] = ()
     mixture: str | None = None
+
+    def __post_init__(self) -> None:
+        # A list, as gin files may have it, has no hash.
+        sets = (self.sets,) if isinstance(self.sets, str) else tuple(self.sets)
+        object.__setattr__(self, "sets", sets)
 
     def names(self) -> tuple[str, ...]:
         """The tasks, each once.
