@@ -6,7 +6,7 @@ fails on texts of few words.
 """
 
 import math
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 
 from mpt_jax.tasks.metrics.generation import check_references
@@ -37,7 +37,8 @@ def nist_of_words(
 ) -> float:
     """The score of texts that are split into words."""
     counts = _counts(words for texts in references for words in texts)
-    gained: Counter[int] = Counter()  # order -> information of what matches
+    counts[()] = sum(len(words) for texts in references for words in texts)
+    gained: defaultdict[int, float] = defaultdict(float)  # order -> information of what matches
     made: Counter[int] = Counter()  # order -> n-grams of the hypotheses
     for texts, hypothesis in zip(references, hypotheses, strict=True):
         most: Counter[tuple[str, ...]] = Counter()
@@ -54,10 +55,9 @@ def nist_of_words(
 
 
 def _counts(texts: Iterable[Sequence[str]]) -> Counter[tuple[str, ...]]:
-    """Counts of all n-grams; the empty one's is the number of words."""
+    """Counts of all n-grams."""
     counts: Counter[tuple[str, ...]] = Counter()
     for words in texts:
-        counts[()] += len(words)
         for n in _ORDERS:
             counts.update(n_grams(words, n))
     return counts

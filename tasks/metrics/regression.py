@@ -44,6 +44,7 @@ def _standard(x: Float[np.ndarray, " N"]) -> Float[np.ndarray, " N"]:
     x = x / np.max(np.abs(x))
     deviations = x - np.mean(x)
     deviations = deviations / np.max(np.abs(deviations))
+    deviations = deviations - np.mean(deviations)  # what rounding left of the mean
     return deviations / np.linalg.norm(deviations)
 
 
