@@ -48,7 +48,7 @@ MIXTURES: dict[str, tuple[str, ...]] = {
 class BenchmarkAbout(About):
     """And the settings under which the task was registered."""
 
-    settings: tuple[str, str | None, str]
+    settings: tuple[Any, ...]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -116,7 +116,7 @@ class Benchmark:
                 seqio.TaskRegistry.add(name, **tasks[name])
         _add_mixtures(mixtures)
 
-    def _settings(self) -> tuple[str, str | None, str]:
+    def _settings(self) -> tuple[Any, ...]:
         return (self.source, self.data_dir, self.text_format)
 
     def _task(self, data_set: DataSet, vocabulary: Any) -> dict[str, Any]:
