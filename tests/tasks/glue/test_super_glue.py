@@ -5,7 +5,8 @@ import json
 import pytest
 
 from mpt_jax.data.tasks import task_vocabulary
-from mpt_jax.tasks.super_glue import marked_spans, mended_span, without_tags
+from mpt_jax.tasks.super_glue import marked_spans, without_tags
+from mpt_jax.tasks.super_glue_files import mended_span
 
 FORMS = ("folder", "tfds", "saved", "parquet")
 
