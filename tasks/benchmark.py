@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from mpt_jax.data.generated import generated_dataset
@@ -62,7 +62,7 @@ MIXTURES: dict[str, tuple[str, ...]] = {
 class BenchmarkAbout(About):
     """And the settings under which the task was registered."""
 
-    settings: tuple[str, str | None, str, bool]
+    settings: tuple[Any, ...]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -84,9 +84,14 @@ class Benchmark:
     source: str = "folder"
     data_dir: str | None = None
     text_format: str = "attempt"
-    sets: tuple[str, ...] = ()
+    sets: str | Sequence[str] = ()
     mixture: str | None = None
     faulty_winogrande: bool = False
+
+    def __post_init__(self) -> None:
+        # A list, as gin files may have it, has no hash.
+        sets = (self.sets,) if isinstance(self.sets, str) else tuple(self.sets)
+        object.__setattr__(self, "sets", sets)
 
     def names(self) -> tuple[str, ...]:
         """The tasks, each once.
@@ -128,7 +133,7 @@ class Benchmark:
                 seqio.TaskRegistry.add(name, **tasks[name])
         _add_mixtures(mixtures)
 
-    def _settings(self) -> tuple[str, str | None, str, bool]:
+    def _settings(self) -> tuple[Any, ...]:
         return (self.source, self.data_dir, self.text_format, self.faulty_winogrande)
 
     def _data_set(self, name: str) -> DataSet:

@@ -29,7 +29,7 @@ from mpt_jax.tasks.data_set import (
     TextFormat,
 )
 from mpt_jax.tasks.readers import parse_table
-from mpt_jax.tasks.super_glue import parse_objects
+from mpt_jax.tasks.super_glue_files import parse_objects
 from mpt_jax.tasks.text_formats import classification, digits, labelled
 
 WINOGRANDE_LABELS = ("1", "2")

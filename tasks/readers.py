@@ -126,7 +126,7 @@ def parse_table(
     header: tuple[str, ...] | None = None,
     drop_short_rows: bool = False,
 ) -> Iterator[Located]:
-    """Records of tab-separated files in which quotes mean nothing, as GLUE's.
+    """Records of tab-separated files in which quotes mean nothing, as GLUE's; empty lines are skipped.
 
     Args:
         columns: field -> its column's name.
@@ -153,6 +153,8 @@ def parse_table(
         indices = {field: names.index(column) for field, column in columns.items()}
         last = max(indices.values())
         for place, line in lines:
+            if not line:
+                continue
             cells = line.split("\t")
             if len(cells) > last and not (drop_short_rows and not cells[last]):
                 yield place, {field: cells[index] for field, index in indices.items()}

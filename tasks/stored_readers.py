@@ -6,6 +6,7 @@ Neither of the two is needed to read what `datasets` saved: it is Arrow and Parq
 from __future__ import annotations
 
 import functools
+import importlib.metadata
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -28,7 +29,9 @@ def open_tfds(data_set: DataSet, data_dir: str | None) -> ReadSplit:
 
 def _open_tfds(data_set: DataSet, data_dir: str | None) -> ReadSplit:
     if data_dir is None:
-        return functools.partial(read_tfds, name=data_set.tfds, directory=None)
+        # Another release of TFDS may hold other examples.
+        release = importlib.metadata.version("tensorflow-datasets")
+        return functools.partial(read_tfds, name=data_set.tfds, directory=None, files=(release,))
     from etils import epath  # TFDS needs it; it reads gs:// too
 
     folder = epath.Path(data_dir).expanduser() / data_set.tfds
@@ -83,7 +86,8 @@ def read_tfds(
     """Records of a prepared data set, in the order of its files.
 
     Args:
-        files: those of the directory; only so that a change in them is seen.
+        directory: of one version; None for the newest that TFDS knows.
+        files: what the examples depend on, so that a change in it makes a new token store.
     """
     del files
     import tensorflow_datasets as tfds

@@ -9,102 +9,17 @@ from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Callable, Iterator, Mapping
-from pathlib import Path
-from typing import Any
+from collections.abc import Callable, Iterator
 
-from mpt_jax.errors import UserError
 from mpt_jax.tasks import citations
-from mpt_jax.tasks.data_set import DataSet, Field, Layout, Located, Record, Text, TextFormat
-from mpt_jax.tasks.readers import json_lines
+from mpt_jax.tasks.data_set import DataSet, Field, Layout, Record, Text, TextFormat
+from mpt_jax.tasks.super_glue_files import (
+    layout_of,
+    unfold_multirc,
+    unfold_record,
+    unfold_wsc,
+)
 from mpt_jax.tasks.text_formats import classification, digits, keyed
-
-_PLACES = ("", "super_glue", "superglue", "SuperGLUE")
-
-Unfold = Callable[[Mapping[str, Any]], list[dict[str, Any]]]
-
-
-def parse_objects(paths: tuple[str, ...], split: str, *, unfold: Unfold) -> Iterator[Located]:
-    """The records that `unfold` makes of each line's object.
-
-    Raises:
-        UserError: a line that lacks something, with the line.
-    """
-    del split
-    for path in paths:
-        for place, value in json_lines(path):
-            try:
-                records = unfold(value)
-            except (KeyError, TypeError, IndexError) as error:
-                raise UserError(
-                    f"{place}: not laid out as the data set's published files "
-                    f"({type(error).__name__}: {error}); it has {', '.join(map(repr, value))}."
-                ) from error
-            for record in records:
-                yield place, record
-
-
-def as_it_is(value: Mapping[str, Any]) -> list[dict[str, Any]]:
-    return [dict(value)]
-
-
-def unfold_multirc(value: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """One record for each answer of each question of a paragraph."""
-    passage = value["passage"]
-    return [
-        {
-            "paragraph": passage["text"],
-            "question": question["question"],
-            "answer": answer["text"],
-            "label": answer["label"],
-            "idx": {
-                "paragraph": value["idx"],
-                "question": question["idx"],
-                "answer": answer["idx"],
-            },
-        }
-        for question in passage["questions"]
-        for answer in question["answers"]
-    ]
-
-
-def unfold_record(value: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """One record for each query about a passage; entities and answers each once, sorted, as TFDS has them."""
-    passage = value["passage"]
-    text = passage["text"]
-    entities = sorted({text[e["start"] : e["end"] + 1] for e in passage["entities"]})
-    return [
-        {
-            "passage": text,
-            "query": query["query"],
-            "entities": entities,
-            "answers": sorted({answer["text"] for answer in query["answers"]}),
-            "idx": {"passage": value["idx"], "query": query["idx"]},
-        }
-        for query in value["qas"]
-    ]
-
-
-def unfold_wsc(value: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """The spans beside the text, mended as in TFDS's `wsc.fixed`."""
-    record = {**value, **value["target"]}
-    for span in ("span1", "span2"):
-        record[f"{span}_text"] = mended_span(
-            record["text"], record[f"{span}_text"], record[f"{span}_index"]
-        )
-    return [record]
-
-
-def mended_span(text: str, span: str, index: int) -> str:
-    """A span as it stands in the text: some published ones differ in case, a full stop or a line break.
-
-    One that is still no part of the text is returned as it is mended.
-    """
-    if span in text:
-        return span
-    first = text.split()[index]
-    case = str.lower if first[:1].islower() else str.upper
-    return (case(span[:1]) + span[1:]).rstrip(".").replace("\n", " ")
 
 
 def marked_spans(record: Record) -> str:
@@ -168,14 +83,6 @@ def group_of(record: Record) -> str:
     return f"{index[outer]}-{index[inner]}"
 
 
-def _layout(folder: str, unfold: Unfold = as_it_is) -> Layout:
-    return Layout(
-        folders=tuple(str(Path(place, folder)) for place in _PLACES),
-        files={"train": ("train.jsonl",), "validation": ("val.jsonl",)},
-        parse=functools.partial(parse_objects, unfold=unfold),
-    )
-
-
 def _data_set(
     name: str,
     title: str,
@@ -231,7 +138,7 @@ DATA_SETS: tuple[DataSet, ...] = (
         "MultiRC",
         _texts("paragraph", "question", "answer", label=_YES_NO, idx="integers"),
         _both(write_multirc, "multirc", "superglue-multirc"),
-        layout=_layout("MultiRC", unfold_multirc),
+        layout=layout_of("MultiRC", unfold_multirc),
         sizes=(27_243, 4_848),
         metrics=("multirc_f1a", "multirc_em"),
         postprocess="grouped_label_index",
@@ -242,7 +149,7 @@ DATA_SETS: tuple[DataSet, ...] = (
         "BoolQ",
         _texts("question", "passage", label=_YES_NO),
         classification("boolq", ("question", "passage"), _YES_NO, attempt="superglue-boolq"),
-        layout=_layout("BoolQ"),
+        layout=layout_of("BoolQ"),
         sizes=(9_427, 3_270),
     ),
     _data_set(
@@ -250,7 +157,7 @@ DATA_SETS: tuple[DataSet, ...] = (
         "WiC (Words in Context)",
         _texts(*_WIC, label=_YES_NO),
         classification("wic", _WIC, _YES_NO, attempt="superglue-wic"),
-        layout=_layout("WiC"),
+        layout=layout_of("WiC"),
         sizes=(5_428, 638),
     ),
     _data_set(
@@ -265,7 +172,7 @@ DATA_SETS: tuple[DataSet, ...] = (
             label=_YES_NO,
         ),
         _both(write_wsc, "wsc", "superglue-wsc.fixed"),
-        layout=_layout("WSC", unfold_wsc),
+        layout=layout_of("WSC", unfold_wsc),
         sizes=(554, 104),
         configuration="wsc.fixed",
     ),
@@ -274,7 +181,7 @@ DATA_SETS: tuple[DataSet, ...] = (
         "CB (CommitmentBank)",
         _texts("premise", "hypothesis", label=_CB),
         classification("cb", ("premise", "hypothesis"), _CB, attempt="superglue-cb"),
-        layout=_layout("CB"),
+        layout=layout_of("CB"),
         sizes=(250, 56),
         metrics=("accuracy", "f1_macro"),
     ),
@@ -290,7 +197,7 @@ DATA_SETS: tuple[DataSet, ...] = (
                 "t5"
             ],
         },
-        layout=_layout("COPA"),
+        layout=layout_of("COPA"),
         sizes=(400, 100),
     ),
     _data_set(
@@ -304,7 +211,7 @@ DATA_SETS: tuple[DataSet, ...] = (
             ),
             "t5": TextFormat(functools.partial(write_record, prefix="record")),
         },
-        layout=_layout("ReCoRD", unfold_record),
+        layout=layout_of("ReCoRD", unfold_record),
         sizes=(100_730, 10_000),
         metrics=("record_f1", "record_em"),
         postprocess="grouped_answers",
@@ -316,7 +223,7 @@ DATA_SETS: tuple[DataSet, ...] = (
         "RTE",
         _texts("premise", "hypothesis", label=_NLI),
         classification("rte", ("premise", "hypothesis"), _NLI, attempt="superglue-rte"),
-        layout=_layout("RTE"),
+        layout=layout_of("RTE"),
         sizes=(2_490, 277),
     ),
 )

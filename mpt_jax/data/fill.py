@@ -143,7 +143,9 @@ class TaskExamples:
         try:
             yield from self._batches.as_numpy_iterator()
         except Exception as error:
-            raise original_error(error) or error from None
+            if (users := original_error(error)) is not None:
+                raise users from None
+            raise
 
     def _example(self, raw: Mapping[str, Any]) -> Example:
         ids = {name: np.asarray(raw[name], np.int32) for name in FEATURES}

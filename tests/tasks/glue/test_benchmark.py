@@ -57,6 +57,10 @@ def test_sets_are_named_by_task_or_mixture():
         "glue_cola",
     )  # fmt: skip
     assert Benchmark().names() == tuple(DATA_SETS)
+    assert (
+        Benchmark(sets="glue_rte") == Benchmark(sets=["glue_rte"]) == Benchmark(sets=("glue_rte",))
+    )
+    assert hash(Benchmark(sets=["glue_rte"])) == hash(Benchmark(sets="glue_rte"))
     rules = Benchmark(sets=("glue_mnli", "glue_qqp", "super_glue_cb")).split_rules()
     assert rules == {
         "glue_mnli": "mnli", "glue_qqp": "held_out_train", "super_glue_cb": "halved_validation",
@@ -140,6 +144,19 @@ def test_two_families_in_one_process(seqio, write, data_dir, tmp_path):
     register_families(data.families, ByteVocabulary())
     assert data.open("glue_rte", "train")[0].targets_text == "0"
     assert data.open("glue_wnli", "train")[0].targets_text == "entailment"
+
+
+def test_two_sets_in_folders_of_one_name(write, register):
+    """GLUE's and SuperGLUE's RTE, unpacked in one place."""
+    write("RTE/train.tsv", f"{HEAD}{ROW}\n")
+    write(
+        "RTE/train.jsonl",
+        '{"premise": "p", "hypothesis": "h", "label": "not_entailment", "idx": 0}',
+    )
+    tasks = register("glue_rte", "super_glue_rte")
+    assert tasks.texts("glue_rte", "train") == [("rte sentence1: a sentence2: b", "0")]
+    expected = ("superglue-rte premise: p hypothesis: h", "1")
+    assert tasks.texts("super_glue_rte", "train") == [expected]
 
 
 def test_a_changed_file_makes_a_new_store(seqio, write, register):

@@ -2,6 +2,7 @@
 
 import pytest
 
+from mpt_jax.data.tasks import task_vocabulary
 from mpt_jax.tasks.glue import similarity_score, similarity_step
 
 FORMS = ("folder", "tfds", "saved", "parquet")
@@ -251,7 +252,10 @@ METRICS = {
 def test_scores(task, text_format, put, register):
     tasks = register(task, source=put(task, SAMPLES[task], "folder"), text_format=text_format)
     split = "validation_matched" if task == "glue_mnli" else "validation"
-    right = [target for _, target in tasks.texts(task, split)]
+    store, vocabulary = tasks.store(task, split), task_vocabulary(task)
+    rows = store.read(range(len(store)))
+    assert [vocabulary.decode(row.inputs.tolist()) for row in rows] == [r.inputs_text for r in rows]
+    right = [vocabulary.decode(row.targets.tolist()) for row in rows]
     perfect = tasks.score(task, split, [f" {target} " for target in right])
     assert set(perfect) == METRICS.get(task, {"accuracy"})
     assert perfect == pytest.approx(dict.fromkeys(perfect, 1.0))

@@ -4,7 +4,9 @@ import json
 
 import pytest
 
-from mpt_jax.tasks.super_glue import marked_spans, mended_span, without_tags
+from mpt_jax.data.tasks import task_vocabulary
+from mpt_jax.tasks.super_glue import marked_spans, without_tags
+from mpt_jax.tasks.super_glue_files import mended_span
 
 FORMS = ("folder", "tfds", "saved", "parquet")
 
@@ -334,7 +336,10 @@ METRICS = {
 @pytest.mark.parametrize("task", SAMPLES)
 def test_scores(task, text_format, put, register):
     tasks = register(task, source=put(task, SAMPLES[task], "folder"), text_format=text_format)
-    right = [target for _, target in tasks.texts(task, "validation")]
+    store, vocabulary = tasks.store(task, "validation"), task_vocabulary(task)
+    rows = store.read(range(len(store)))
+    assert [vocabulary.decode(row.inputs.tolist()) for row in rows] == [r.inputs_text for r in rows]
+    right = [vocabulary.decode(row.targets.tolist()) for row in rows]
     perfect = tasks.score(task, "validation", right)
     assert set(perfect) == METRICS.get(task, {"accuracy"})
     assert perfect == pytest.approx(dict.fromkeys(perfect, 1.0))
