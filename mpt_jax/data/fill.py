@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from mpt_jax.data.examples import Description, Example
+from mpt_jax.data.generated import original_error
 from mpt_jax.data.identity import source_identity
 from mpt_jax.data.store import TokenStore, write_store
 from mpt_jax.data.tasks import get_task, import_seqio, task_vocabulary
@@ -126,7 +127,7 @@ class TaskExamples:
     def __iter__(self) -> Iterator[Example]:
         """Raises UserError if there is not one example."""
         empty = True
-        for batch in self._batches.as_numpy_iterator():
+        for batch in self._numpy_batches():
             empty = False
             columns = [_rows(column) for column in batch.values()]
             for row in zip(*columns, strict=True):
@@ -137,6 +138,14 @@ class TaskExamples:
                 f"are {list(self._task.splits)}. Look at its source, and at preprocessors that "
                 "filter."
             )
+
+    def _numpy_batches(self) -> Iterator[Mapping[str, Any]]:
+        try:
+            yield from self._batches.as_numpy_iterator()
+        except Exception as error:
+            if (users := original_error(error)) is not None:
+                raise users from None
+            raise
 
     def _example(self, raw: Mapping[str, Any]) -> Example:
         ids = {name: np.asarray(raw[name], np.int32) for name in FEATURES}

@@ -128,9 +128,9 @@ class _Walk:
                 self.visit(value)
 
     def _visit_code(self, code: types.CodeType) -> None:
-        try:
-            self._add("source", inspect.getsource(code))
-        except (OSError, TypeError):  # typed at a prompt: there is no file
+        if (source := _source(code)) is not None:
+            self._add("source", source)
+        else:
             constants = [c for c in code.co_consts if not isinstance(c, types.CodeType)]
             self._add("code", code.co_code.hex(), repr(constants))
 
@@ -156,6 +156,14 @@ class _Walk:
             for path in sorted(folder.iterdir()):
                 self._add("data", path.name)
                 self._visit_file(str(path))
+
+
+@functools.cache  # a look at every module that is loaded, for each of a task's splits again
+def _source(code: types.CodeType) -> str | None:
+    try:
+        return inspect.getsource(code)
+    except (OSError, TypeError):  # typed at a prompt: there is no file
+        return None
 
 
 def _is_foreign(module: str | None) -> bool:

@@ -8,6 +8,10 @@ The rules of Wang et al. 2023 (taken over from ATTEMPT, Asai et al. 2022), by na
 - `held_out_train`: large data sets (QQP, QNLI, SQuAD, ...): the first 1,000 examples of the train
   set, shuffled with seed 42, validate, the rest trains; the official validation set tests.
 - `mnli`: the mismatched validation set validates, the matched one tests.
+- `yelp`: of the shuffled train set 1,000 validate and the next 100,000 train; the official test set
+  tests. `yelp_whole` trains on all the rest.
+- `web_nlg_seen`: the official splits, but the test set's inputs of categories that training has;
+  `web_nlg_unseen`: those of other categories.
 
 The permutation is NumPy's, where the paper's code used torch's: same rule, other examples.
 """
@@ -25,6 +29,7 @@ from mpt_jax.errors import UserError, unknown_name
 
 SPLIT_SEED = 42
 HELD_OUT = 1000
+YELP_TRAIN = 100_000
 
 Indices = Int[np.ndarray, " N"]
 
@@ -50,6 +55,10 @@ def held_out(size: int) -> Indices:
 def all_but_held_out(size: int) -> Indices:
     _need_more_than_held_out(size)
     return shuffled(size)[HELD_OUT:]
+
+
+def hundred_thousand_after_held_out(size: int) -> Indices:
+    return all_but_held_out(size)[:YELP_TRAIN]
 
 
 def _need_more_than_held_out(size: int) -> None:
@@ -91,6 +100,26 @@ RULES: Mapping[str, Mapping[str, Part]] = {
         "train": Part("train"),
         "validation": Part("validation_mismatched"),
         "test": Part("validation_matched"),
+    },
+    "yelp": {
+        "train": Part("train", hundred_thousand_after_held_out),
+        "validation": Part("train", held_out),
+        "test": Part("test"),
+    },
+    "yelp_whole": {
+        "train": Part("train", all_but_held_out),
+        "validation": Part("train", held_out),
+        "test": Part("test"),
+    },
+    "web_nlg_seen": {
+        "train": Part("train"),
+        "validation": Part("validation"),
+        "test": Part("test_seen"),
+    },
+    "web_nlg_unseen": {
+        "train": Part("train"),
+        "validation": Part("validation"),
+        "test": Part("test_unseen"),
     },
 }
 

@@ -212,6 +212,37 @@ def check_vocabulary(name: str, backbone: Vocabulary) -> None:
 
 
 @dataclasses.dataclass(frozen=True)
+class About:
+    """What is known of a task's data set beside its examples.
+
+    A task's source has it as its attribute `about`, where somebody cared to say.
+
+    Attributes:
+        title: the data set's name in prose.
+        origin: where these examples are read.
+        sizes: split -> examples in the published data set.
+        split_rule: how train, validation and test come from the splits.
+        licence: under what terms it is published.
+        homepage: where it is published.
+        citation: BibTeX.
+    """
+
+    title: str
+    origin: str
+    sizes: Mapping[str, int]
+    split_rule: str
+    licence: str
+    homepage: str
+    citation: str
+
+
+def about_task(name: str) -> About | None:
+    """What is known of a task's data set; None where nobody said it."""
+    about = getattr(get_task(name).source, "about", None)
+    return about if isinstance(about, About) else None
+
+
+@dataclasses.dataclass(frozen=True)
 class TaskSummary:
     """What `mpt tasks` shows of a task or mixture. `problem` says why there is no example."""
 

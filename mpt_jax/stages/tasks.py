@@ -1,7 +1,9 @@
 """Lists the registered tasks and mixtures, each with an example.
 
 mpt tasks
-mpt tasks --task_module=my_tasks.py --name=my_task
+mpt tasks my_task --task_module=my_tasks.py
+mpt tasks glue_rte --gin_file=models/embedded.gin --gin_file=runs/tasks.gin --gin_file=runs/benchmark.gin \\
+    --gin.DATA_DIR="'/data/benchmark'"
 mpt tasks --gin_file=models/embedded.gin --gin_file=runs/tasks.gin --gin_file=my_table.gin
 """
 
@@ -13,10 +15,12 @@ from rich.table import Table
 from mpt_jax.data import tasks
 from mpt_jax.stages.backbone import BackboneSource
 from mpt_jax.stages.data import DEFAULT_MODULES, Data
+from mpt_jax.stages.task_description import describe_task
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--name", help="only this task or mixture")
+    parser.add_argument("name", nargs="?", help="only this task or mixture")
+    parser.add_argument("--name", help="the same")
 
 
 def run(
@@ -25,7 +29,7 @@ def run(
     data: Data | None = None,
     backbone: BackboneSource = BackboneSource(),
 ) -> None:
-    """Prints the tasks.
+    """Prints the tasks; of a single one, with `data`, also its data set, sizes, lengths and licence.
 
     Args:
         name: of one task or mixture; all when None.
@@ -49,4 +53,7 @@ def run(
             summary.problem or summary.inputs_text or "",
             summary.targets_text or "",
         )
-    Console().print(table)
+    console = Console(highlight=False)
+    console.print(table)
+    if data is not None and name is not None and tasks.expand(name) == (name,):
+        describe_task(name, data, console)

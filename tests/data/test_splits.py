@@ -70,3 +70,22 @@ def test_a_rule_applied_to_stores(tmp_path):
     assert len(parts["train"]) == 4
     texts = [e.inputs_text for role in ("validation", "test") for e in parts[role].read(range(2))]
     assert sorted(texts) == [f"validation {i}" for i in range(4)]
+
+
+def test_yelp_trains_on_a_hundred_thousand_after_those_that_validate():
+    size = 560_000
+    held, cut, whole = (
+        indices("yelp", "validation", size),
+        indices("yelp", "train", size),
+        indices("yelp_whole", "train", size),
+    )
+    assert (len(held), len(cut), len(whole)) == (1000, 100_000, 559_000)
+    np.testing.assert_array_equal(cut, whole[:100_000])
+    assert not set(held) & set(whole)
+    assert len(indices("yelp", "train", 5000)) == 4000
+    assert part_of("yelp", "test").split == part_of("yelp_whole", "test").split == "test"
+
+
+def test_web_nlg_tests_on_one_kind_of_categories():
+    assert part_of("web_nlg_seen", "test").split == "test_seen"
+    assert part_of("web_nlg_unseen", "test").split == "test_unseen"

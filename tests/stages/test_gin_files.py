@@ -37,6 +37,8 @@ COMMANDS = {
     "runs/show.gin": None,
     # Run in test_own_table.py.
     "runs/table.gin": None,
+    # Run in test_tasks.py.
+    "runs/benchmark.gin": None,
     "runs/tasks.gin": None,
 }
 
