@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from mpt_jax.data.few_shot import few_shot_subset
+from mpt_jax.data.few_shot import draw_record, few_shot_subset
 from mpt_jax.errors import UserError, unknown_name
 from mpt_jax.methods.bank import Bank
 from mpt_jax.methods.initialisers import sampled_vocabulary
@@ -195,7 +195,12 @@ def run(
         )  # fmt: skip
         prompts.save_fleet(session.directory, frozen, bank, members, trained)
         abouts = [About(plan.variant.name, plan.k, plan.seed) for plan in plans]
-        session.finish(trained, members, bank, abouts, training, best_sources=chosen)
+        draws = [
+            draw_record(subset, task, k, seed, task in per_class)
+            for (task, k, seed), subset in examples.items()
+            if k is not None
+        ]
+        session.finish(trained, members, bank, abouts, training, best_sources=chosen, draws=draws)
 
 
 def _examples(plans: Sequence[_Plan], data: Data, per_class: Sequence[str]) -> dict[Any, Any]:
