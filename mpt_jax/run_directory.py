@@ -147,7 +147,7 @@ def is_unfinished(path: str | Path) -> bool:
 def is_locked(path: str | Path) -> bool:
     """Whether a process, this one or another, is writing the run directory now."""
     try:
-        with (Path(path) / _LOCK).open("a") as lock:
+        with (Path(path) / _LOCK).open() as lock:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except FileNotFoundError:
         return False

@@ -228,12 +228,7 @@ def _bank_and_members(
         name: sum(plan.variant.method == name for plan in plans)
         for name in ("prompt_tuning", "mpt")
     }
-    width = backbone.config.emb_dim
-    methods: list[Method] = []
-    if count := counts["prompt_tuning"]:
-        methods.append(PromptTuning(members=count, tasks=1, length=length, width=width))
-    if count := counts["mpt"]:
-        methods.append(MPT(members=count, tasks=1, length=length, width=width, rank=rank))
+    methods = methods_of(counts, length, backbone.config.emb_dim, rank)
     validation = {task: data.open(task, "validation") for task in {plan.task for plan in plans}}
     number = {method.name: i for i, method in enumerate(methods)}
     next_index = dict.fromkeys(number, 0)
@@ -248,6 +243,18 @@ def _bank_and_members(
         )  # fmt: skip
         next_index[method] += 1
     return Bank(tuple(methods), backbone.config.vocab_size), members
+
+
+def methods_of(
+    members: Mapping[str, int], length: int, width: int, rank: int, tasks: int = 1
+) -> list[Method]:
+    """The methods of a bank with so many members of each: where the names of `Variant.method` lead."""
+    methods: list[Method] = []
+    if count := members.get("prompt_tuning", 0):
+        methods.append(PromptTuning(members=count, tasks=tasks, length=length, width=width))
+    if count := members.get("mpt", 0):
+        methods.append(MPT(members=count, tasks=tasks, length=length, width=width, rank=rank))
+    return methods
 
 
 class _Sources:

@@ -27,6 +27,7 @@ from mpt_jax.training import checkpoints
 DONE, RUNNING, FAILED, PARTIAL, MISSING, CHANGED = (
     "done", "running", "failed", "partial", "missing", "other settings",
 )  # fmt: skip
+PLACES = ("INITIAL_CHECKPOINT_PATH", "TEACHER_DIR", "SOURCE_DIR", "SOURCES")  # may be moved
 EVALUATIONS = 10  # at least so many in a run, since the best step is chosen among them
 
 
@@ -133,7 +134,7 @@ def _sources(
     teach = Run(
         "teach", f"{size.name}/sources/teach", folder / "teach",
         _texts({**common, "TEACH_STEPS": steps, "TEACH_BATCH_SIZE": size.rows,
-                "EVAL_PERIOD": _period(table, steps)}),
+                "EVAL_PERIOD": _period(table.source_eval_period, steps)}),
         (), table.source_tasks, len(table.source_tasks), size.rows * len(table.source_tasks), steps,
         table.source_lengths,
     )  # fmt: skip
@@ -147,7 +148,7 @@ def _sources(
     source = next(v for v in table.distilled if v.name == variant.source)
     settings = {
         **common, "DISTILL_STEPS": steps, "DISTILL_BATCH_SIZE": size.rows, "RANK": table.rank,
-        "TEACHER_DIR": str(teach.folder), "EVAL_PERIOD": _period(table, steps),
+        "TEACHER_DIR": str(teach.folder), "EVAL_PERIOD": _period(table.source_eval_period, steps),
         **_fields("source/distill.Variant", source), **table.source_settings.get(source.name, {}),
     }  # fmt: skip
     distill = Run(
@@ -169,11 +170,12 @@ def _cell(
     members = len(table.seeds) * len(table.shots)
     few = [k for k in table.shots if k is not None]
     examples = max(few) if len(few) == len(table.shots) else table.train_examples(task)
-    steps = table.adapt.of(examples, size.rows, "ADAPT_STEPS", task)
+    rows = table.rows or size.rows
+    steps = table.adapt.of(examples, rows, "ADAPT_STEPS", task)
     by_stage = {run.stage: str(run.folder) for run in needs}
     settings = {
-        **common, "ADAPT_STEPS": steps, "ADAPT_BATCH_SIZE": size.rows, "RANK": table.rank,
-        "EVAL_PERIOD": _period(table, steps), "SHOTS": tuple(table.shots),
+        **common, "ADAPT_STEPS": steps, "ADAPT_BATCH_SIZE": rows, "RANK": table.rank,
+        "EVAL_PERIOD": _period(table.eval_period, steps), "SHOTS": tuple(table.shots),
         "SEEDS": tuple(table.seeds), "PER_CLASS": tuple(table.per_class),
         "TEACHER_DIR": by_stage.get("teach"), "SOURCE_DIR": by_stage.get("distill"),
         **_fields("cell/adapt.Variant", variant),
@@ -181,7 +183,7 @@ def _cell(
     adapt = Run(
         "adapt", name, root / name / "adapt",
         {**_texts(settings), "adapt.run.variants": "(@cell/adapt.Variant(),)"},
-        needs, (task,), members, size.rows * members, steps, lengths,
+        needs, (task,), members, rows * members, steps, lengths,
     )  # fmt: skip
     scored = {**common, "SOURCES": (str(adapt.folder),), "SPLIT": table.split}
     evaluate = Run(
@@ -194,8 +196,8 @@ def _of_size(size: Size, table: Table) -> dict[str, Any]:
     return {"INITIAL_CHECKPOINT_PATH": size.checkpoint, "PROMPT_LENGTH": table.prompt_length}
 
 
-def _period(table: Table, steps: int) -> int:
-    return max(1, min(table.eval_period, steps // EVALUATIONS))
+def _period(most: int, steps: int) -> int:
+    return max(1, min(most, steps // EVALUATIONS))
 
 
 def _fields(scope: str, variant: Any) -> dict[str, Any]:
@@ -221,6 +223,11 @@ def state_of(run: Run) -> str:
     return PARTIAL if begun else MISSING
 
 
+def is_done(cell: Cell) -> bool:
+    """Whether a cell's numbers are there, made as the table says."""
+    return state_of(cell.adapt) == state_of(cell.evaluate) == DONE
+
+
 def step_of(run: Run) -> int:
     """The last step with a checkpoint, 0 without any."""
     return max(checkpoints.steps(run.folder / "checkpoints"), default=0)
@@ -236,7 +243,7 @@ def changes(run: Run) -> list[str]:
     return [
         f"{name} was {before.get(name)}, is {run.settings.get(name)}"
         for name in names
-        if before.get(name) != run.settings.get(name)
+        if name not in PLACES and before.get(name) != run.settings.get(name)
     ]
 
 

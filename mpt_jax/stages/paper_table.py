@@ -92,7 +92,7 @@ class Table:
         source_mixture, source_tasks: of teach and distill; the tasks only to look up their sizes.
         size, sizes: the model size of columns that name none, and all sizes.
         prompt_length: P.
-        feature_lengths: most tokens of the targets tasks, but those of `lengths`.
+        feature_lengths: most tokens of the target tasks, but those of `lengths`.
         source_lengths: most tokens of the source tasks.
         teach, distill, adapt: how long each stage trains.
         lengths: most tokens of some tasks.
@@ -100,7 +100,9 @@ class Table:
         source_settings: distilled variant -> bindings of its `mpt distill` beside those of all.
         seeds, shots, per_class: as in `adapt.run`.
         rank: R.
-        eval_period: most steps between evaluations on validation data; there are ten or more.
+        rows: batch rows of each member on targets; None for the size's.
+        eval_period, source_eval_period: most steps between evaluations on validation data; there are
+            ten or more.
         split: that is scored.
     """
 
@@ -125,7 +127,9 @@ class Table:
     shots: tuple[int | None, ...] = (None,)
     per_class: tuple[str, ...] = ()
     rank: int = 1
+    rows: int | None = None
     eval_period: int = 1000
+    source_eval_period: int = 1000
     split: str = "test"
 
     def __post_init__(self):

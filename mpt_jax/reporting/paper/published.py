@@ -43,8 +43,9 @@ class PublishedRow:
     """One method's line.
 
     Attributes:
-      label: its name in the table; a star marks training on all tasks of the table together.
+      label: its name in the table.
       method: our name of the method, whether mpt_jax has it or not.
+      multi_target: whether it is trained on all tasks of the table together.
       later: whether the line is not from the paper's own tables but from those of later papers.
       parameters: per task, as printed ("77.6K"); None where nothing is.
       parameter_doubts: sentences.
@@ -54,6 +55,7 @@ class PublishedRow:
 
     label: str
     method: str
+    multi_target: bool
     later: bool
     parameters: str | None
     parameter_doubts: tuple[str, ...]
@@ -118,15 +120,26 @@ def exact_counts(width: int) -> Mapping[str, int]:
     return {}
 
 
+def parse_count(printed: str) -> float:
+    """77600.0 of "77.6K"."""
+    return _parse(printed)[0]
+
+
 def fits(count: int, printed: str) -> bool:
     """Whether `count` is what is printed ("77.6K", "220M"), rounded or cut to as many digits."""
-    found = re.fullmatch(r"\d*?(0*)(?:\.(\d+))?([KMB])", printed)
+    value, unit = _parse(printed)
+    return value - unit / 2 <= count < value + unit
+
+
+def _parse(printed: str) -> tuple[float, float]:
+    """A printed count and the worth of its last digit that says something."""
+    found = re.fullmatch(r"(\d+?)(0*)(?:\.(\d+))?([KMB])", printed)
     if found is None:
         raise ValueError(f"{printed!r} is no number like '77.6K'.")
+    letter = LETTERS[found[4]]
     # Noughts before the letter say nothing: 220M may be 223 million in two digits.
-    unit = LETTERS[found[3]] * 10.0 ** (-len(found[2]) if found[2] else len(found[1]))
-    value = float(printed[:-1]) * LETTERS[found[3]]
-    return value - unit / 2 <= count < value + unit
+    digits = -len(found[3]) if found[3] else len(found[2])
+    return float(printed[:-1]) * letter, letter * 10.0**digits
 
 
 @functools.cache
@@ -150,8 +163,8 @@ def _row(row: Mapping[str, Any], table: Mapping[str, Any]) -> PublishedRow:
         doubts = (*_mean_doubts(row["cells"], value), *_doubts(row, AVERAGE))
         average = Figure(value, None, sources.get(AVERAGE, row["source"]), doubts)
     return PublishedRow(
-        row["label"], row["method"], row["group"] == "later", row["parameters"],
-        _doubts(row, PARAMETERS), cells, average,
+        row["label"], row["method"], row["multi_target"], row["group"] == "later",
+        row["parameters"], _doubts(row, PARAMETERS), cells, average,
     )  # fmt: skip
 
 
