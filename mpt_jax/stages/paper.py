@@ -18,11 +18,11 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import jax
 from rich.console import Console
 
 from mpt_jax.errors import Stopped, UserError
-from mpt_jax.reporting.layout import NOTHING, Table as ShownTable
+from mpt_jax.reporting.layout import NOTHING
+from mpt_jax.reporting.layout import Table as ShownTable
 from mpt_jax.run_directory import write_text
 from mpt_jax.stages import paper_checks, paper_results
 from mpt_jax.stages.data import Data
@@ -166,16 +166,16 @@ def _run_one(
         write_text(run.failure_file, f"mpt {' '.join(words)}\n\n{details}\n")
         return f"{'' if known else type(error).__name__ + ': '}{message.splitlines()[0][:300]}"
     finally:
-        # The programs and arrays of a run are of no use to the next, and a table has a hundred runs.
-        jax.clear_caches()
-        gc.collect()
+        gc.collect()  # the run's backbone goes before the next one's comes
     return None
 
 
 def status_table(table: Table, plan: Plan) -> ShownTable:
     """Every run and how far it is; every published method that mpt_jax does not have."""
     shown = ShownTable(
-        f"Runs of table {table.name}", ["run", "training", "scores", "steps", "folder"], text_columns=3
+        f"Runs of table {table.name}",
+        ["run", "training", "scores", "steps", "folder"],
+        text_columns=3,
     )
     for run in plan.sources:
         shown.add(run.name, _state(run), "", f"{run.steps:,}", str(run.folder))

@@ -11,7 +11,8 @@ from rich.console import Console
 from mpt_jax.data.vocabulary_files import vocabulary_of
 from mpt_jax.errors import UserError
 from mpt_jax.models.formats.loading import open_weights
-from mpt_jax.reporting.layout import NOTHING, Table as ShownTable
+from mpt_jax.reporting.layout import NOTHING
+from mpt_jax.reporting.layout import Table as ShownTable
 from mpt_jax.reporting.paper.published import (
     exact_counts,
     fits,
@@ -98,7 +99,9 @@ def parameter_counts(table: Table) -> list[Count]:
         known_methods = {row.method for row in rows}
         for name in (name for name in variants if name not in known_methods):
             counts.append(
-                Count(name, size_name, _count(table, variants[name], width, 1), exact.get(name), None)
+                Count(
+                    name, size_name, _count(table, variants[name], width, 1), exact.get(name), None
+                )
             )
     return counts
 
@@ -175,7 +178,9 @@ def _published(run: Run, task: str) -> Lengths:
     facts = task_facts(task)
     longest = run.lengths["inputs"]
     if facts is None or facts.input_tokens is None:
-        return Lengths(longest, run.lengths["targets"], facts and facts.train, "longest")
+        return Lengths(
+            longest, run.lengths["targets"], None if facts is None else facts.train, "longest"
+        )
     inputs = min(facts.input_tokens, longest)
     return Lengths(inputs, run.lengths["targets"], facts.train, "published, longest targets")
 

@@ -97,7 +97,9 @@ def _done(plan: Plan) -> list[tuple[Cell, Results]]:
     ]
 
 
-def _scores(column: Column, method: str, done: Sequence[tuple[Cell, Results]], split: str) -> list[Score]:
+def _scores(
+    column: Column, method: str, done: Sequence[tuple[Cell, Results]], split: str
+) -> list[Score]:
     found = [
         score
         for cell, results in done

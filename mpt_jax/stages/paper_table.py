@@ -136,7 +136,9 @@ class Table:
         known = {size.name for size in self.sizes}
         for column in self.columns_of():
             if column.size not in known:
-                raise unknown_name(f"model size of column {column.title!r}", column.size, known)
+                raise unknown_name(
+                    f"model size of column {column.title!r}", str(column.size), known
+                )
             if column.k not in self.shots:
                 raise UserError(
                     f"table {self.name}: column {column.title!r} has k = {column.k}, but SHOTS is "

@@ -236,7 +236,10 @@ def _whose(line: Line, average: Figure | None) -> str:
 def _figure(figure: Figure | None, head: Head, doubts: _Doubts) -> str:
     if figure is None:
         return NOTHING
-    text = _text(figure.value, head)
+    if figure.value is None:
+        return NOTHING + doubts.marks(figure.doubts)
+    digits = len(repr(figure.value).partition(".")[2])  # as many as are printed, or as ours has
+    text = f"{figure.value:.{max(digits, _places(figure.value, head))}f}"
     if figure.deviation is not None:
         text += f" ±{_text(figure.deviation, head)}"
     return text + doubts.marks(figure.doubts)
@@ -248,8 +251,14 @@ def _mean(value: Spread, head: Head) -> str:
 
 
 def _text(value: float | None, head: Head) -> str:
+    return NOTHING if value is None else f"{value:.{_places(value, head)}f}"
+
+
+def _places(value: float, head: Head) -> int:
     """One decimal for scores in hundreds."""
-    return NOTHING if value is None else f"{value:.{1 if head.times == 100 else 2}f}"
+    if head.times == 100:
+        return 1
+    return 3 if abs(value) < 1 else 2
 
 
 def _parameters(line: Line) -> str:
@@ -261,9 +270,7 @@ def _caption(comparison: Comparison) -> str:
     splits = ", ".join(distinct(s.split for s in scores)) or NOTHING
     seeds = ", ".join(map(str, sorted({s.seed for s in scores}))) or NOTHING
     metrics = ", ".join(f"{h.title} {h.metric or 'mean of all'}" for h in comparison.heads)
-    text = (
-        f"Ours: mean ± standard deviation over the seeds {seeds}; split: {splits}; metrics: {metrics}."
-    )
+    text = f"Ours: mean ± standard deviation over the seeds {seeds}; split: {splits}; metrics: {metrics}."
     if comparison.published is None or comparison.same_columns or not comparison.averaged:
         return text
     return text + " Published averages are over other columns and left out."
