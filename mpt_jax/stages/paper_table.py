@@ -18,7 +18,7 @@ class Column(NamedTuple):
 
     Attributes:
         title: as in the published table.
-        task: the seqio task.
+        task: the seqio task; None where mpt_jax has no such metric, to show what is published.
         metric: which of its metrics; None for the mean of all.
         k: few-shot size; None is all examples.
         times: from the metric's scale to the table's: 100 for metrics between 0 and 1.
@@ -26,7 +26,7 @@ class Column(NamedTuple):
     """
 
     title: str
-    task: str
+    task: str | None
     metric: str | None = None
     k: int | None = None
     times: float = 100.0
@@ -139,7 +139,7 @@ class Table:
                 raise unknown_name(
                     f"model size of column {column.title!r}", str(column.size), known
                 )
-            if column.k not in self.shots:
+            if column.task is not None and column.k not in self.shots:
                 raise UserError(
                     f"table {self.name}: column {column.title!r} has k = {column.k}, but SHOTS is "
                     f"{self.shots}."
@@ -164,7 +164,8 @@ class Table:
         """The tasks that are trained on at each model size, in the order of the columns."""
         found: dict[str, dict[str, None]] = {}
         for column in self.columns_of():
-            found.setdefault(str(column.size), {})[column.task] = None
+            if column.task is not None:
+                found.setdefault(str(column.size), {})[column.task] = None
         return {size: list(tasks) for size, tasks in found.items()}
 
     def size_of(self, name: str) -> Size:

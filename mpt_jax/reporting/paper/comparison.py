@@ -15,10 +15,10 @@ AVERAGE = "average"
 
 @dataclasses.dataclass(frozen=True)
 class Head:
-    """A column: its title, the task and metric below it (None: the mean of all), and to which scale."""
+    """A column: its title, the task (None: none of ours), the metric (None: the mean of all), the scale."""
 
     title: str
-    task: str
+    task: str | None
     metric: str | None
     times: float
 
@@ -137,7 +137,7 @@ def comparison_table(comparison: Comparison) -> tuple[Table, list[str]]:
             )  # fmt: skip
     scored = [span({s.num_examples for s in comparison.of_column(head)}) for head in heads]
     add("test examples", "mpt_jax", "", *scored, average="", summary=True)
-    facts = [task_facts(head.task) for head in heads]
+    facts = [None if head.task is None else task_facts(head.task) for head in heads]
     if any(facts):
         tests = [NOTHING if f is None or f.test is None else f"{f.test:,}" for f in facts]
         add("test examples", "published", "", *tests, average="", summary=True)
@@ -269,7 +269,9 @@ def _caption(comparison: Comparison) -> str:
     scores = [s for head in comparison.heads for s in comparison.of_column(head)]
     splits = ", ".join(distinct(s.split for s in scores)) or NOTHING
     seeds = ", ".join(map(str, sorted({s.seed for s in scores}))) or NOTHING
-    metrics = ", ".join(f"{h.title} {h.metric or 'mean of all'}" for h in comparison.heads)
+    metrics = ", ".join(
+        f"{h.title} {h.metric or 'mean of all'}" for h in comparison.heads if h.task is not None
+    )
     text = f"Ours: mean ± standard deviation over the seeds {seeds}; split: {splits}; metrics: {metrics}."
     if comparison.published is None or comparison.same_columns or not comparison.averaged:
         return text
