@@ -185,7 +185,10 @@ def _cell(
         {**_texts(settings), "adapt.run.variants": "(@cell/adapt.Variant(),)"},
         needs, (task,), members, rows * members, steps, lengths,
     )  # fmt: skip
-    scored = {**common, "SOURCES": (str(adapt.folder),), "SPLIT": table.split}
+    scored = {
+        **common, "SOURCES": (str(adapt.folder),), "SPLIT": table.split,
+        "MAX_EXAMPLES": table.max_examples,
+    }  # fmt: skip
     evaluate = Run(
         "evaluate", f"{name} (scores)", root / name / "evaluate", _texts(scored), (adapt,), (task,)
     )

@@ -103,7 +103,7 @@ class Table:
         rows: batch rows of each member on targets; None for the size's.
         eval_period, source_eval_period: most steps between evaluations on validation data; there are
             ten or more.
-        split: that is scored.
+        split, max_examples: what is scored; as in `evaluate.run`.
     """
 
     name: str
@@ -131,6 +131,7 @@ class Table:
     eval_period: int = 1000
     source_eval_period: int = 1000
     split: str = "test"
+    max_examples: int | None = None
 
     def __post_init__(self):
         known = {size.name for size in self.sizes}

@@ -142,6 +142,9 @@ def test_other_settings_are_refused_and_nothing_is_trained_over(finished, toy, t
     assert "give another --model_dir" in message
     assert config.read_text() == before
     assert ours(folder)["mpt"]["standing"] == "0 of 2 cells"  # other settings are another table's
+    assert main(words(toy, folder, MAX_EXAMPLES=6)) == 1  # the scores are others, not the prompts
+    message = capsys.readouterr().err
+    assert "4 of 10 runs" in message and "MAX_EXAMPLES was None, is 6" in message
     # Another table with the same sources goes on from them.
     flags = {"paper_table.Table.setting": "longer", "ADAPT_STEPS": 9}
     assert main(words(toy, folder, "--only=prompt_tuning/toy_sound", **flags)) == 0
