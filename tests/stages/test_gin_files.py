@@ -12,7 +12,7 @@ from mpt_jax.stages.data import DEFAULT_MODULES
 SHIPPED_FILES = sorted(
     path.relative_to(SHIPPED).as_posix()
     for path in SHIPPED.rglob("*.gin")
-    if path.relative_to(SHIPPED).parts[0] != "paper"  # each dry-run in test_paper.py
+    if path.relative_to(SHIPPED).parts[0] != "paper"  # each dry-run in test_paper_tables.py
 )
 MODEL = "models/embedded.gin"
 

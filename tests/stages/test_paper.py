@@ -1,4 +1,4 @@
-"""`mpt paper`: a small table from its teachers on, however it is interrupted; and the shipped tables."""
+"""`mpt paper`: a small table from its teachers on, however it is interrupted."""
 
 import json
 import os
@@ -10,29 +10,15 @@ import sys
 import time
 from pathlib import Path
 
-import gin
 import numpy as np
 import pytest
 
-from mpt_jax import cli, configuration
+from mpt_jax import cli
 from mpt_jax.cli import main
-from mpt_jax.configuration import SHIPPED, GinFlags
 from mpt_jax.data.few_shot import few_shot_indices
-from mpt_jax.stages import paper
-from mpt_jax.stages.paper_runs import make_plan
 from mpt_jax.training import checkpoints
 
-from .conftest import TASK_FILE, gin_flags, use_devices
-
-TOY = str(Path(__file__).with_name("paper_toy.gin"))
-TABLES = sorted(p.stem for p in (SHIPPED / "paper").glob("*.gin") if p.name not in ("table.gin",))
-TWO = "(@scratch/adapt.Variant(), @mpt/adapt.Variant())"
-
-
-def words(toy, folder, *more, methods=TWO, **macros):
-    given = {"T5_TINY": toy.backbone, "STORE_DIR": toy.stores, **macros}
-    return ["paper", TOY, f"--model_dir={folder}", f"--task_module={TASK_FILE}",
-            f"--gin.METHODS={methods}", *gin_flags(**given), *more]  # fmt: skip
+from .conftest import use_devices
 
 
 def table_of(folder, name="glue"):
@@ -49,7 +35,7 @@ def finished(toy, tmp_path_factory):
     folder = tmp_path_factory.mktemp("paper") / "runs"
     with pytest.MonkeyPatch.context() as patch:
         use_devices(1, patch)
-        assert main(words(toy, folder)) == 0
+        assert main(toy.paper(folder)) == 0
     return folder
 
 
@@ -96,7 +82,7 @@ def test_a_finished_table_is_only_shown_again(finished, toy, tmp_path, capsys):
         return {path: path.stat().st_mtime_ns for path in runs}
 
     before = state()
-    assert main(words(toy, folder)) == 0
+    assert main(toy.paper(folder)) == 0
     shown = capsys.readouterr().out
     assert state() == before and "MPT, ours" in shown and "teach:" not in shown
 
@@ -110,7 +96,7 @@ def test_only_some_cells_and_the_status(finished, toy, tmp_path, capsys, monkeyp
         '{"stage": "evaluate", "complete": false}'
     )
     before = sorted(folder.rglob("*"))
-    assert main(words(toy, folder, "--status")) == 0
+    assert main(toy.paper(folder, "--status")) == 0
     shown = capsys.readouterr().out
     assert sorted(folder.rglob("*")) == before
     rows = [line.split() for line in shown.splitlines() if line.startswith(" tiny/")]
@@ -123,11 +109,11 @@ def test_only_some_cells_and_the_status(finished, toy, tmp_path, capsys, monkeyp
     }  # fmt: skip
     assert len(re.findall("not built yet", shown)) >= 10
 
-    assert main(words(toy, folder, "--only=mpt/toy_s*")) == 0
+    assert main(toy.paper(folder, "--only=mpt/toy_s*")) == 0
     assert ours(folder)["mpt"]["standing"] == "2 of 2 cells"
     assert ours(folder)["prompt_tuning"]["standing"] == "1 of 2 cells"
     assert ours(folder)["prompt_tuning"]["average"] is None
-    assert main(words(toy, folder, "--only=mpt/toy_sonud")) == 1
+    assert main(toy.paper(folder, "--only=mpt/toy_sonud")) == 1
     assert "mpt/toy_sound" in capsys.readouterr().err
 
 
@@ -136,18 +122,18 @@ def test_other_settings_are_refused_and_nothing_is_trained_over(finished, toy, t
     folder = copied(finished, tmp_path)
     config = folder / "tiny/full/mpt/toy_sound/adapt/config.gin"
     before = config.read_text()
-    assert main(words(toy, folder, ADAPT_STEPS=9)) == 1
+    assert main(toy.paper(folder, ADAPT_STEPS=9)) == 1
     message = capsys.readouterr().err
     assert "ADAPT_STEPS was 8, is 9" in message and "4 of 10 runs" in message  # not the sources
     assert "give another --model_dir" in message
     assert config.read_text() == before
     assert ours(folder)["mpt"]["standing"] == "0 of 2 cells"  # other settings are another table's
-    assert main(words(toy, folder, MAX_EXAMPLES=6)) == 1  # the scores are others, not the prompts
+    assert main(toy.paper(folder, MAX_EXAMPLES=6)) == 1  # the scores are others, not the prompts
     message = capsys.readouterr().err
     assert "4 of 10 runs" in message and "MAX_EXAMPLES was None, is 6" in message
     # Another table with the same sources goes on from them.
     flags = {"paper_table.Table.setting": "longer", "ADAPT_STEPS": 9}
-    assert main(words(toy, folder, "--only=prompt_tuning/toy_sound", **flags)) == 0
+    assert main(toy.paper(folder, "--only=prompt_tuning/toy_sound", **flags)) == 0
 
 
 @pytest.mark.slow
@@ -158,7 +144,7 @@ def test_a_cell_that_fails_stops_no_other(finished, toy, tmp_path, capsys):
         ("MRPC", "toy_other_vocabulary", "likelihood"), ("STS-B", "toy_turn", "likelihood"),
     )  # fmt: skip
     flags = {"paper_table.Table.columns": columns, "methods": "(@scratch/adapt.Variant(),)"}
-    assert main(words(toy, folder, **flags)) == 1
+    assert main(toy.paper(folder, **flags)) == 1
     captured = capsys.readouterr()
     failed = folder / "tiny/full/prompt_tuning/toy_other_vocabulary/adapt.failed.txt"
     assert "registered with" in failed.read_text() and "mpt adapt --gin_file=" in failed.read_text()
@@ -166,7 +152,7 @@ def test_a_cell_that_fails_stops_no_other(finished, toy, tmp_path, capsys):
     assert "(scores) waits for tiny/full/prompt_tuning/toy_other_vocabulary" in captured.err
     cells = ours(folder)["prompt_tuning"]["cells"]
     assert {"RTE", "STS-B"} == set(cells) and cells["STS-B"]["majority"] is None
-    assert main(words(toy, folder, "--status", **flags)) == 0
+    assert main(toy.paper(folder, "--status", **flags)) == 0
     assert "failed, step 0" in capsys.readouterr().out
     # A fault of the program fails its cell alone as well.
     shutil.rmtree(folder / "tiny/full/prompt_tuning/toy_turn")
@@ -177,7 +163,7 @@ def test_a_cell_that_fails_stops_no_other(finished, toy, tmp_path, capsys):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(cli, "_dispatch", lambda line, real=cli._dispatch: (
             broken(line) if line[0] == "adapt" else real(line)))  # fmt: skip
-        assert main(words(toy, folder, **flags)) == 1
+        assert main(toy.paper(folder, **flags)) == 1
     assert "ZeroDivisionError: broken" in capsys.readouterr().err
     trace = folder / "tiny/full/prompt_tuning/toy_turn/adapt.failed.txt"
     assert "Traceback" in trace.read_text()
@@ -187,7 +173,7 @@ def test_a_cell_that_fails_stops_no_other(finished, toy, tmp_path, capsys):
 def test_a_metric_that_the_task_does_not_have(finished, toy, tmp_path, capsys):
     folder = copied(finished, tmp_path)
     columns = (("RTE", "toy_sound", "acuracy"), ("CoLA", "toy_counted"))
-    assert main(words(toy, folder, **{"paper_table.Table.columns": columns})) == 1
+    assert main(toy.paper(folder, **{"paper_table.Table.columns": columns})) == 1
     assert "did you mean 'accuracy'" in capsys.readouterr().err
 
 
@@ -199,7 +185,7 @@ def test_killed_and_stopped_it_ends_as_if_undisturbed(toy, finished, tmp_path):
 
     def start():
         return subprocess.Popen(
-            [sys.executable, "-m", "mpt_jax", *words(toy, folder)],
+            [sys.executable, "-m", "mpt_jax", *toy.paper(folder)],
             env={**os.environ, "XLA_FLAGS": ""}, stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT, text=True,
         )  # fmt: skip
@@ -223,7 +209,7 @@ def test_killed_and_stopped_it_ends_as_if_undisturbed(toy, finished, tmp_path):
     output = stopped.communicate()[0]
     assert stopped.returncode in (75, -signal.SIGTERM), output  # not while it trains: at once
 
-    assert main(words(toy, folder)) == 0
+    assert main(toy.paper(folder)) == 0
     for cell in ("prompt_tuning/toy_sound", "mpt/toy_sound", "mpt/toy_counted"):
         found, expected = (
             toy.prompts(r / "tiny/full" / cell / "adapt") for r in (folder, finished)
@@ -250,7 +236,7 @@ def test_every_method_gets_the_same_few_shot_draws(toy, tmp_path):
         "paper_table.Table.columns": columns, "SHOTS": (2, 4), "SEEDS": (0, 1, 5),
         "PER_CLASS": ("toy_sound",), "ADAPT_STEPS": 2,
     }  # fmt: skip
-    assert main(words(toy, folder, **flags)) == 0
+    assert main(toy.paper(folder, **flags)) == 0
     draws = {}
     for method in ("prompt_tuning", "mpt"):
         for task in ("toy_sound", "toy_counted"):
@@ -276,85 +262,8 @@ def test_every_method_gets_the_same_few_shot_draws(toy, tmp_path):
     results.write_text(
         results.read_text().replace(draws["mpt", "toy_counted"][0]["digest"], "0" * 64)
     )
-    assert main(words(toy, folder, **flags)) == 1
+    assert main(toy.paper(folder, **flags)) == 1
 
 
 def ours_cells(content, method):
     return next(line["ours"] for line in content["lines"] if line["method"] == method)["cells"]
-
-
-@pytest.mark.parametrize("name", TABLES)
-def test_the_shipped_tables_add_up_from_shapes_alone(name, capsys, monkeypatch):
-    monkeypatch.setenv("COLUMNS", "160")
-    assert main(["paper", name, "--dry_run"]) == 0
-    shown = capsys.readouterr().out
-    assert "dry run: everything checked, nothing trained (0 of " in shown
-    counts = dict(re.findall(r"^ (\S.*?\S)  +(?:base|large|small) +([\d,]+) .*agrees", shown, re.M))
-    if name == "glue":
-        assert counts == {
-            "Prompt tuning": "76,800", "SPoT": "76,800", "MPT": "77,668", "MPT*": "10,468",
-        }  # fmt: skip
-        assert re.search(r"ATTEMPT +base +– +231,936 +232K +not built yet", shown)
-        assert re.search(r"base/full/mpt/glue_rte +2,490 +3 +1,557 +96", shown)
-    if name == "super_glue":
-        assert re.search(r"MPT\* +base +16,228", shown)
-    if name == "nlg":
-        assert counts["MPT"] == "103,524"
-    if name == "scaling":
-        assert re.search(r"MPT +small +51,812 +51,812", shown)
-        assert "no backbone is given for the sizes small, base, large" in shown
-
-
-def test_shipped_tables_share_their_source_runs_and_common_cells():
-    """Else a second table would refuse what the first has made."""
-    seen = {}
-    for name in TABLES:
-        configuration.load(GinFlags((f"paper/{name}.gin",)), paper)
-        table = gin.get_bindings(configuration.configured(paper.run))["table"]
-        for run in make_plan(table, Path("runs")).runs:
-            assert seen.setdefault(run.name, run.settings) == run.settings, (name, run.name)
-    assert "base/sources/teach" in seen and "large/sources/distill/mpt" in seen
-    assert "distill/fleet.Training.sampler" in seen["base/sources/distill/mpt_every_task"]
-
-
-def test_a_wrong_count_is_an_error(toy, tmp_path, monkeypatch, capsys):
-    from mpt_jax.methods.mpt import MPT
-
-    monkeypatch.setattr(MPT, "count", lambda self: 77_669)
-    assert main(["paper", "glue", "--dry_run"]) == 1
-    assert "MPT at size base: 77669 differs from 77,668" in capsys.readouterr().err
-
-
-@pytest.mark.slow
-def test_a_dry_run_with_a_backbone_measures_and_resolves(toy, tmp_path, capsys, monkeypatch):
-    monkeypatch.setenv("COLUMNS", "160")
-    folder = tmp_path / "runs"
-    assert main(words(toy, folder, "--dry_run")) == 0
-    shown = capsys.readouterr().out
-    assert "10 of 10 runs resolved" in shown and not folder.exists()
-    assert re.search(r"tiny/full/mpt/toy_sound +32 +2 +8 +8 +\d+ +\d+ +measured", shown)
-    columns = (("RTE", "toy_sonud", "accuracy"),)
-    assert main(words(toy, folder, "--dry_run", **{"paper_table.Table.columns": columns})) == 1
-    assert "tiny/full/prompt_tuning/toy_sonud: unknown task or mixture" in capsys.readouterr().err
-
-
-@pytest.mark.parametrize(
-    ("flags", "message"),
-    [
-        (["glu"], "did you mean"),
-        (["glue"], "--model_dir"),
-        (["glue", "--model_dir=runs"], "--gin.T5_BASE"),
-        ([TOY, "--dry_run", "--gin.ADAPT_STEPS=None"], "give --gin.ADAPT_STEPS"),
-        ([TOY, "--dry_run", "--gin.TEACH_STEPS=None"], "give --gin.TEACH_STEPS"),
-        ([TOY, "--dry_run", "--gin.SHOTS=(4,)"], "has k = None"),
-        ([TOY, "--dry_run", "--gin.SIZE='huge'"], "model size of column 'RTE' 'huge'"),
-        ([TOY, "--dry_run", "--gin.DISTILLED=()"], "distilled variant of mpt"),
-    ],
-)
-def test_what_is_wrong_is_said_before_anything_is_made(
-    flags, message, capsys, tmp_path, monkeypatch
-):
-    monkeypatch.chdir(tmp_path)
-    assert main(["paper", *flags]) == 1
-    assert message in capsys.readouterr().err
-    assert not list(tmp_path.iterdir())

@@ -138,9 +138,10 @@ def comparison_table(comparison: Comparison) -> tuple[Table, list[str]]:
     scored = [span({s.num_examples for s in comparison.of_column(head)}) for head in heads]
     add("test examples", "mpt_jax", "", *scored, average="", summary=True)
     facts = [None if head.task is None else task_facts(head.task) for head in heads]
-    if any(facts):
+    if known_facts := [f for f in facts if f is not None]:
+        whose = ", ".join(distinct(f.source for f in known_facts))
         tests = [NOTHING if f is None or f.test is None else f"{f.test:,}" for f in facts]
-        add("test examples", "published", "", *tests, average="", summary=True)
+        add("test examples, published", whose, "", *tests, average="", summary=True)
     table.caption = _caption(comparison)
     return table, [*_sources(comparison), *doubts.texts()]
 

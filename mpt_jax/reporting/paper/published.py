@@ -190,5 +190,6 @@ def _mean_doubts(cells: Sequence[float | None], printed: float | None) -> tuple[
         return ()
     cut = printed <= mean < printed + 0.1
     return (
-        f"The cells' mean is {mean:.2f}: " + ("cut, not rounded." if cut else "not what is printed."),
+        f"The cells' mean is {mean:.2f}: "
+        + ("cut, not rounded." if cut else "not what is printed."),
     )
