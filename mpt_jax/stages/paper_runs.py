@@ -67,6 +67,12 @@ class Run:
         ]  # fmt: skip
 
     @property
+    def told(self) -> dict[str, str]:
+        """Its settings and those of all that it starts from, whose change would make it another run."""
+        before = {f"{run.stage}/{n}": v for run in self.needs for n, v in run.told.items()}
+        return {**self.settings, **before}
+
+    @property
     def settings_file(self) -> Path:
         return self.folder.with_name(f"{self.folder.name}.settings.json")
 
@@ -242,18 +248,18 @@ def changes(run: Run) -> list[str]:
         before = json.loads(run.settings_file.read_text())
     except FileNotFoundError:
         return []  # made by hand, with the same command
-    names = [*run.settings, *(name for name in before if name not in run.settings)]
+    now = run.told
     return [
-        f"{name} was {before.get(name)}, is {run.settings.get(name)}"
-        for name in names
-        if name not in PLACES and before.get(name) != run.settings.get(name)
+        f"{name} was {before.get(name)}, is {now.get(name)}"
+        for name in dict.fromkeys([*now, *before])
+        if name.rpartition("/")[2] not in PLACES and before.get(name) != now.get(name)
     ]
 
 
 def begin(run: Run) -> None:
     """Writes down what a run is told, and forgets an earlier failure."""
     run.folder.parent.mkdir(parents=True, exist_ok=True)
-    write_json(run.settings_file, dict(run.settings))
+    write_json(run.settings_file, run.told)
     run.failure_file.unlink(missing_ok=True)
 
 

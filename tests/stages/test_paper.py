@@ -124,13 +124,22 @@ def test_other_settings_are_refused_and_nothing_is_trained_over(finished, toy, t
     before = config.read_text()
     assert main(toy.paper(folder, ADAPT_STEPS=9)) == 1
     message = capsys.readouterr().err
-    assert "ADAPT_STEPS was 8, is 9" in message and "4 of 10 runs" in message  # not the sources
+    assert "ADAPT_STEPS was 8, is 9" in message and "8 of 10 runs" in message  # not the sources
     assert "give another --model_dir" in message
     assert config.read_text() == before
     assert ours(folder)["mpt"]["standing"] == "0 of 2 cells"  # other settings are another table's
     assert main(toy.paper(folder, MAX_EXAMPLES=6)) == 1  # the scores are others, not the prompts
     message = capsys.readouterr().err
     assert "4 of 10 runs" in message and "MAX_EXAMPLES was None, is 6" in message
+    # Scores of prompts that were trained again are not taken for those of the new ones.
+    shutil.rmtree(folder / "tiny/sources/distill/mpt")
+    assert main(toy.paper(folder, "--only=mpt/toy_sound", DISTILL_STEPS=3)) == 1
+    message = capsys.readouterr().err
+    assert (
+        "mpt/toy_sound is there with other settings (distill/DISTILL_STEPS was 4, is 3)" in message
+    )
+    assert toy.members(folder / "tiny/sources/distill/mpt")["mpt/seed0"]["steps"] == 3
+    assert ours(folder)["prompt_tuning"]["standing"] == "2 of 2 cells"
     # Another table with the same sources goes on from them.
     flags = {"paper_table.Table.setting": "longer", "ADAPT_STEPS": 9}
     assert main(toy.paper(folder, "--only=prompt_tuning/toy_sound", **flags)) == 0
