@@ -2,12 +2,15 @@
 
 Nothing heavy is imported here: a command's module is loaded when the command is given. A stage module has
 a plain function `run`, configured by gin, and may have `add_arguments(parser)` for flags of its own, which
-become keyword arguments of `run`. `run` takes what it needs of
+become keyword arguments of `run`, and `gin_files(given)`, which takes those flags out of `given` that stand
+for gin files and returns the files, to be read before all others. `run` takes what it needs of
 
 - `model_dir`: from `--model_dir` or the macro MODEL_DIR;
 - `task_modules`: from `--task_module`, a tuple of files or modules that register seqio tasks;
 - `dry_run`: check and describe everything, train nothing;
-- `config_text`: a function that gives the operative configuration as text.
+- `config_text`: a function that gives the operative configuration as text;
+- `gin_words`: the gin flags of the command line, to be handed on to other commands;
+- `launch`: a function that runs another command line (without `mpt`) in this process, and raises its errors.
 """
 
 import argparse
@@ -63,6 +66,9 @@ COMMANDS = {
         "mpt_jax.stages.add_task", "add task factors to a prompt file with the same shared prompt"
     ),
     "merge": Command("mpt_jax.stages.merge", "multiply shared prompt and task factors out"),
+    "paper": Command(
+        "mpt_jax.stages.paper", "run a table of the MPT paper, and show it beside the published one"
+    ),
     "tasks": Command("mpt_jax.stages.tasks", "list the registered tasks, with examples"),
     "show": Command(
         "mpt_jax.stages.show", "describe a prompt file, a checkpoint or a run directory"
@@ -158,9 +164,13 @@ def _dispatch(arguments: Sequence[str]) -> int:
         bindings.append(f"{last}.run.model_dir = %MODEL_DIR")
     if (task_modules := given.pop("task_modules", None)) is not None:
         bindings.append(f"{last}.run.task_modules = {tuple(task_modules)!r}")
-    flags = dataclasses.replace(
-        flags, files=flags.files or command.gin_files, bindings=(*bindings, *flags.bindings)
-    )
+    first = module.gin_files(given) if hasattr(module, "gin_files") else ()
+    flags = dataclasses.replace(flags, files=(*first, *(flags.files or command.gin_files)))
+    if "gin_words" in parameters:
+        given["gin_words"] = configuration.joined_flags(flags)
+    if "launch" in parameters:
+        given["launch"] = _dispatch
+    flags = dataclasses.replace(flags, bindings=(*bindings, *flags.bindings))
     configuration.load(flags, module, macros)
     if "config_text" in parameters:
         given["config_text"] = configuration.operative_text

@@ -68,6 +68,17 @@ def split_flags(arguments: Sequence[str]) -> tuple[GinFlags, list[str]]:
     return GinFlags(tuple(files), tuple(bindings), tuple(search_paths)), rest
 
 
+def joined_flags(flags: GinFlags) -> tuple[str, ...]:
+    """The words of a command line from which `split_flags` makes `flags`."""
+    paths = [f"--gin_search_paths={','.join(flags.search_paths)}"] if flags.search_paths else []
+    files = [f"--gin_file={name}" for name in flags.files]
+    bindings = [
+        f"--gin.{name.strip()}={value.strip()}"
+        for name, _, value in (binding.partition("=") for binding in flags.bindings)
+    ]
+    return (*paths, *files, *bindings)
+
+
 def find_gin_file(name: str, search_paths: Sequence[str] = ()) -> Path:
     """The file that `--gin_file=name` means: in the working directory, a search path or the shipped ones.
 

@@ -144,6 +144,18 @@ def is_unfinished(path: str | Path) -> bool:
     return not run.path.exists()
 
 
+def is_locked(path: str | Path) -> bool:
+    """Whether a process, this one or another, is writing the run directory now."""
+    try:
+        with (Path(path) / _LOCK).open() as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except FileNotFoundError:
+        return False
+    except BlockingIOError:
+        return True
+    return False
+
+
 def fresh_path(stage: str, parent: str | Path = "mpt_runs") -> Path:
     """A MODEL_DIR that does not exist yet, for runs that were given none."""
     now = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")

@@ -122,3 +122,40 @@ def test_python_m_is_the_same():
     )
     assert result.returncode == 2
     assert "usage: mpt COMMAND" in result.stdout
+
+
+def test_a_command_that_reads_a_file_of_its_own_and_launches_others(
+    doll, monkeypatch, tmp_path, capsys
+):
+    """Its file comes before those of the user, who has the last word; errors come out as they are."""
+    (tmp_path / "first.gin").write_text(
+        "STEPS = 1\nfrom doll_commands import doll\ndoll.run.steps = %STEPS\n"
+    )
+    (tmp_path / "second.gin").write_text("STEPS = 2\n")
+    for name in ("first", "second"):
+        path = tmp_path / f"{name}.gin"
+        path.write_text("from __gin__ import dynamic_registration\n" + path.read_text())
+    package = sys.modules["doll_commands"]
+    leader = types.ModuleType("doll_commands.leader")
+
+    def run(launch, gin_words, more):
+        launch(["doll", *gin_words, "--model_dir=d", "--gin.doll.run.dry_run=True"])
+        launch(["doll", *gin_words, f"--gin.STEPS={more}", "--model_dir=e"])
+
+    run.__module__, leader.run = "doll_commands.leader", run
+    leader.add_arguments = lambda parser: (
+        parser.add_argument("name"), parser.add_argument("--more", type=int)
+    )  # fmt: skip
+    leader.gin_files = lambda given: (str(tmp_path / f"{given.pop('name')}.gin"),)
+    package.leader = leader
+    monkeypatch.setitem(sys.modules, "doll_commands.leader", leader)
+    monkeypatch.setitem(COMMANDS, "leader", Command("doll_commands.leader", "leads"))
+    second = f"--gin_file={tmp_path / 'second.gin'}"
+    assert main(["leader", "first", "--more=5", second]) == 0
+    assert [(directory, steps, dry) for directory, _, steps, dry, _ in calls] == [
+        ("d", 2, True), ("e", 5, False),
+    ]  # fmt: skip
+    assert main(["leader", "first", "--more=-1"]) == 1
+    assert "steps is -1" in capsys.readouterr().err
+    assert main(["leader", "first", "--more=100"]) == 75
+    assert main(["leader", "frist", "--more=5"]) == 1

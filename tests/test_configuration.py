@@ -4,7 +4,7 @@ import types
 import pytest
 
 from mpt_jax import configuration
-from mpt_jax.configuration import GinFlags, find_gin_file, split_flags
+from mpt_jax.configuration import GinFlags, find_gin_file, joined_flags, split_flags
 from mpt_jax.errors import UserError
 
 
@@ -47,6 +47,15 @@ def test_flags_in_any_order_and_both_forms():
     )
     assert flags == GinFlags(("a.gin", "b.gin"), ("A = 1", "t.run.x = 'y=z'"), ("p", "q"))
     assert rest == ["teach", "--dry_run"]
+
+
+def test_flags_joined_are_the_same_flags():
+    flags, rest = split_flags(
+        ["--gin_search_paths=a,b", "--gin_file=x.gin", "--gin.A='b = c'", "--gin.m/n.f.x={'k': 1}", 
+         "--gin_file", "y.gin"]
+    )  # fmt: skip
+    assert flags.bindings[0] == "A = 'b = c'" and not rest
+    assert split_flags(joined_flags(flags)) == (flags, [])
 
 
 def test_a_flag_without_value():

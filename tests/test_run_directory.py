@@ -7,7 +7,14 @@ import sys
 import pytest
 
 from mpt_jax.errors import UserError
-from mpt_jax.run_directory import RunDirectory, fresh_path, open_run, read_run, write_text
+from mpt_jax.run_directory import (
+    RunDirectory,
+    fresh_path,
+    is_locked,
+    open_run,
+    read_run,
+    write_text,
+)
 
 
 def test_a_new_run_then_the_same_again_then_read(tmp_path):
@@ -48,6 +55,14 @@ def test_other_processes_of_a_run_write_nothing(tmp_path):
         second.write_config("A = 1\n")
         second.finish()
         assert not first.config.exists() and not first.record()["complete"]
+
+
+def test_whether_somebody_writes_it(tmp_path):
+    folder = tmp_path / "run"
+    assert not is_locked(folder) and not folder.exists()
+    with open_run(folder, "teach"):
+        assert is_locked(folder)
+    assert not is_locked(folder)
 
 
 def test_a_killed_owner_leaves_no_lock(tmp_path):

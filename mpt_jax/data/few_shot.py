@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from jaxtyping import Int
@@ -54,6 +55,36 @@ def few_shot_subset(examples: Examples, task: str, k: int, seed: int, per_class:
     else:
         labels = [""] * len(examples)
     return SubStore(examples, few_shot_indices(task, labels, k, seed, per_class))
+
+
+INDICES_KEPT = 1000
+"""A record of a draw names its examples one by one where they are no more than this."""
+
+
+def draw_record(subset: SubStore, task: str, k: int, seed: int, per_class: bool) -> dict[str, Any]:
+    """What was drawn, as plain JSON: enough to tell, or to repeat, the draw without mpt_jax.
+
+    Args:
+        subset: what `few_shot_subset` gave for the other arguments.
+
+    Returns:
+        The arguments; `examples`, how many were drawn; `digest`, a hash (SHA-256, hex) of their texts in
+        the order of `indices`; `indices`, their places in the training split, from 0 (after the split
+        rule), or None where they are many.
+    """
+    digest = hashlib.sha256()
+    for example in subset.read(range(len(subset))):
+        digest.update(f"{example.inputs_text}\0{example.targets_text}\0".encode())
+    few = len(subset) <= INDICES_KEPT
+    return {
+        "task": task,
+        "k": k,
+        "seed": seed,
+        "per_class": per_class,
+        "examples": len(subset),
+        "digest": digest.hexdigest(),
+        "indices": subset.indices.tolist() if few else None,
+    }
 
 
 def labels_of(examples: Examples, at_most: int = 20) -> tuple[str, ...] | None:

@@ -31,9 +31,11 @@ class Score:
       method: the method variant's name, the same for the same variant everywhere.
       k: training examples a class or in all, as the task's few-shot rule says; None is all there are.
       num_examples: how many examples of `split` were scored.
-      metric: name of the task's main metric (higher is better); one a task.
+      metric: name of the task's main metric, its first (higher is better); one a task.
       score: in the metric's own scale; nan where the run failed.
       majority: what always giving the most frequent answer scores; None where unknown.
+      metrics: each of the task's metrics by name; `score` is the first, `metric`.
+      majorities: the same of the most frequent answer.
       train_examples: how many different examples were trained on.
       steps: how long was trained.
       best_step: the step whose prompt was kept, chosen on validation.
@@ -54,6 +56,8 @@ class Score:
     steps: int
     best_step: int
     parameters: int
+    metrics: dict[str, float] = field(default_factory=dict)
+    majorities: dict[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         _check_stage(self.stage)
@@ -125,6 +129,23 @@ class Ceiling:
         return (self.task, self.name)
 
 
+@dataclass(frozen=True, kw_only=True)
+class Draw:
+    """Which examples a few-shot training set holds; see `mpt_jax.data.few_shot.draw_record`."""
+
+    task: str
+    k: int
+    seed: int
+    per_class: bool
+    examples: int
+    digest: str
+    indices: list[int] | None
+
+    @property
+    def key(self) -> Key:
+        return (self.task, self.k, self.seed)
+
+
 @dataclass(kw_only=True)
 class Results:
     """All that a run found out.
@@ -144,12 +165,14 @@ class Results:
     curves: list[Curve] = field(default_factory=list)
     similarities: list[Similarity] = field(default_factory=list)
     ceilings: list[Ceiling] = field(default_factory=list)
+    draws: list[Draw] = field(default_factory=list)
 
     def merge(self, other: "Results") -> "Results":
         """These results and `other`'s, under this id; where both have a record, `other`'s is taken.
 
         Raises:
-          ResultsError: they stand on different backbones, or name different metrics for one task.
+          ResultsError: they stand on different backbones, name different metrics for one task, or drew
+            different few-shot examples for one task, k and seed.
         """
         mine, theirs = (r.backbone.get("fingerprint") for r in (self, other))
         if mine and theirs and mine != theirs:
@@ -159,6 +182,7 @@ class Results:
             )
         scores = _merged(self.scores, other.scores)
         _check_one_metric(scores)
+        check_same_draws([*self.draws, *other.draws])
         return Results(
             id=self.id,
             backbone={**self.backbone, **other.backbone},
@@ -168,6 +192,7 @@ class Results:
             curves=_merged(self.curves, other.curves),
             similarities=_merged(self.similarities, other.similarities),
             ceilings=_merged(self.ceilings, other.ceilings),
+            draws=_merged(self.draws, other.draws),
         )
 
     def save(self, path: str | Path) -> Path:
@@ -211,12 +236,16 @@ class Results:
             return cls(
                 **{
                     **content,
-                    "scores": [Score(**_numbers(s, "score")) for s in content["scores"]],
+                    "scores": [
+                        Score(**_numbers(s, "score", "metrics", "majorities"))
+                        for s in content["scores"]
+                    ],
                     "curves": [Curve(**_numbers(c, "scores")) for c in content["curves"]],
                     "similarities": [
                         Similarity(**_numbers(s, "cosine")) for s in content["similarities"]
                     ],
                     "ceilings": [Ceiling(**_numbers(c, "score")) for c in content["ceilings"]],
+                    "draws": [Draw(**d) for d in content.get("draws", [])],
                 }
             )
         except (TypeError, KeyError, ValueError, AttributeError) as error:
@@ -240,6 +269,22 @@ def _check_one_metric(scores: Iterable[Score]) -> None:
             )
 
 
+def check_same_draws(draws: Iterable[Draw]) -> None:
+    """Scores at one (task, k, seed) compare only where the same examples were trained on.
+
+    Raises:
+      ResultsError: two draws of one task, k and seed differ.
+    """
+    digests: dict[Key, str] = {}
+    for draw in draws:
+        if digests.setdefault(draw.key, draw.digest) != draw.digest:
+            raise ResultsError(
+                f"two runs drew different examples of task {draw.task} for k = {draw.k}, seed "
+                f"{draw.seed} ({digests[draw.key][:12]} and {draw.digest[:12]}); did the data change "
+                "between them? Their scores do not compare."
+            )
+
+
 def _merged(old: list, new: list) -> list:
     return list({record.key: record for record in [*old, *new]}.values())
 
@@ -255,12 +300,14 @@ def _finite(value: Any) -> Any:
     return value
 
 
-def _numbers(record: dict[str, Any], name: str) -> dict[str, Any]:
-    """The record with nan for None in the field `name`, however deeply its lists are nested."""
+def _numbers(record: dict[str, Any], *names: str) -> dict[str, Any]:
+    """The record with nan for None in the named fields, however deeply their lists are nested."""
 
     def restore(value: Any) -> Any:
         if isinstance(value, list):
             return [restore(inner) for inner in value]
+        if isinstance(value, dict):
+            return {key: restore(inner) for key, inner in value.items()}
         return math.nan if value is None else value
 
-    return {**record, name: restore(record[name])}
+    return {**record, **{name: restore(record[name]) for name in names if name in record}}

@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from mpt_jax.data.few_shot import few_shot_subset
+from mpt_jax.data.few_shot import draw_record, few_shot_subset
 from mpt_jax.errors import UserError, unknown_name
 from mpt_jax.methods.bank import Bank
 from mpt_jax.methods.initialisers import sampled_vocabulary
@@ -195,7 +195,12 @@ def run(
         )  # fmt: skip
         prompts.save_fleet(session.directory, frozen, bank, members, trained)
         abouts = [About(plan.variant.name, plan.k, plan.seed) for plan in plans]
-        session.finish(trained, members, bank, abouts, training, best_sources=chosen)
+        draws = [
+            draw_record(subset, task, k, seed, task in per_class)
+            for (task, k, seed), subset in examples.items()
+            if k is not None
+        ]
+        session.finish(trained, members, bank, abouts, training, best_sources=chosen, draws=draws)
 
 
 def _examples(plans: Sequence[_Plan], data: Data, per_class: Sequence[str]) -> dict[Any, Any]:
@@ -223,12 +228,7 @@ def _bank_and_members(
         name: sum(plan.variant.method == name for plan in plans)
         for name in ("prompt_tuning", "mpt")
     }
-    width = backbone.config.emb_dim
-    methods: list[Method] = []
-    if count := counts["prompt_tuning"]:
-        methods.append(PromptTuning(members=count, tasks=1, length=length, width=width))
-    if count := counts["mpt"]:
-        methods.append(MPT(members=count, tasks=1, length=length, width=width, rank=rank))
+    methods = methods_of(counts, length, backbone.config.emb_dim, rank)
     validation = {task: data.open(task, "validation") for task in {plan.task for plan in plans}}
     number = {method.name: i for i, method in enumerate(methods)}
     next_index = dict.fromkeys(number, 0)
@@ -245,6 +245,18 @@ def _bank_and_members(
         )  # fmt: skip
         next_index[method] += 1
     return Bank(tuple(methods), backbone.config.vocab_size), members
+
+
+def methods_of(
+    members: Mapping[str, int], length: int, width: int, rank: int, tasks: int = 1
+) -> list[Method]:
+    """The methods of a bank with so many members of each: where the names of `Variant.method` lead."""
+    methods: list[Method] = []
+    if count := members.get("prompt_tuning", 0):
+        methods.append(PromptTuning(members=count, tasks=tasks, length=length, width=width))
+    if count := members.get("mpt", 0):
+        methods.append(MPT(members=count, tasks=tasks, length=length, width=width, rank=rank))
+    return methods
 
 
 class _Sources:

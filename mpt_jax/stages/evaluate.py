@@ -22,14 +22,14 @@ from mpt_jax.errors import UserError
 from mpt_jax.methods.similarity import cosine_of_slots
 from mpt_jax.reporting.naive_bayes import naive_bayes_ceiling
 from mpt_jax.reporting.report import write_report
-from mpt_jax.reporting.results import Ceiling, Curve, Results, Score, Similarity, Stage
+from mpt_jax.reporting.results import Ceiling, Curve, Draw, Results, Score, Similarity, Stage
 from mpt_jax.reporting.tables import print_tables
 from mpt_jax.run_directory import open_run, read_run
 from mpt_jax.stages import prompts
 from mpt_jax.stages.backbone import Backbone, BackboneSource
 from mpt_jax.stages.data import Data
 from mpt_jax.stages.fleet import limit
-from mpt_jax.stages.predict import Decoding, Job, Predictor, primary
+from mpt_jax.stages.predict import Decoding, Job, Predictor, main_metric
 from mpt_jax.stages.session import members_of
 from mpt_jax.training.metrics_writer import read_rows
 
@@ -103,14 +103,16 @@ def run(
             examples[task] = found if max_examples is None else limit(found, max_examples)
         majority = {task: scoring.majority_score(task, found) for task, found in examples.items()}
         for source, members in runs.items():
-            stage = read_run(source).record()["stage"]
+            record = read_run(source).record()
+            stage = record["stage"]
             console.print(f"scoring {source} on {split}", style="dim")
             results.scores += _scores(
                 stage, members, files_of[source], examples, majority, frozen,
                 Evaluation(eval_batch_size, data.feature_lengths, decoding), split,
             )  # fmt: skip
             results.curves += _curves(stage, source, members)
-            results.seconds[stage] = read_run(source).record().get("seconds", 0.0)
+            results.draws += [Draw(**draw) for draw in record.get("draws", ())]
+            results.seconds[stage] = record.get("seconds", 0.0)
         results.similarities = _similarities(runs, files_of)
         if ceilings:
             results.ceilings = _ceilings(data, examples)
@@ -164,12 +166,14 @@ def _scores(
     return [
         Score(
             stage=stage, task=task, method=member["method"], k=member["k"], seed=member["seed"],
-            split=split, num_examples=len(examples[task]), metric=" and ".join(metrics),
-            score=primary(metrics),
-            majority=primary(majority[task]) if majority[task] else None,
+            split=split, num_examples=len(examples[task]), metric=main_metric(metrics),
+            score=metrics[main_metric(metrics)],
+            majority=majority[task].get(main_metric(metrics)),
             train_examples=member["train_examples"], steps=member["steps"],
             best_step=member["best_step"],
             parameters=member["parameters"] // len(member["tasks"]),
+            metrics=metrics,
+            majorities=dict(majority[task]),
         )
         for (member, task), metrics in zip(owners, found, strict=True)
     ]  # fmt: skip

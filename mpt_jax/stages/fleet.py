@@ -21,7 +21,7 @@ from mpt_jax.errors import UserError
 from mpt_jax.methods.bank import Bank
 from mpt_jax.partitioning import place, process_data_shard, replicated, shard_batch
 from mpt_jax.stages.backbone import Backbone
-from mpt_jax.stages.predict import Decoding, Job, Predictor, primary
+from mpt_jax.stages.predict import Decoding, Job, Predictor, main_metric
 from mpt_jax.training import loop
 from mpt_jax.training.checkpoints import Checkpoints, Identity
 from mpt_jax.training.objectives import Objective
@@ -265,7 +265,7 @@ def _validation(
     training: Training,
     feature_lengths: Mapping[str, int],
 ) -> Callable[[Any], dict[str, np.ndarray]]:
-    """params -> {"score": [M]}: each member's mean over its tasks' primary metrics."""
+    """params -> {"score": [M]}: each member's mean over its tasks' main metrics."""
     predictor = Predictor(
         backbone,
         bank,
@@ -281,7 +281,7 @@ def _validation(
             owners.append(number)
 
     def evaluate(params: Any) -> dict[str, np.ndarray]:
-        scores = np.array([primary(metrics) for metrics in predictor.scores(params, jobs)])
+        scores = np.array([m[main_metric(m)] for m in predictor.scores(params, jobs)])
         sums = np.bincount(owners, scores, minlength=len(members))
         return {"score": (sums / np.bincount(owners, minlength=len(members))).astype(np.float32)}
 

@@ -214,11 +214,21 @@ class Predictor:
         return fetch(batch["rows"])
 
 
-def primary(metrics: Mapping[str, float]) -> float:
-    """The one number of a task: the mean of its metrics, as the field's baselines choose by."""
+def main_metric(metrics: Mapping[str, float]) -> str:
+    """The metric of a task that chooses its prompt's step and stands in tables: its first.
+
+    Their mean, by which some baselines choose, would mix scales (a BLEU and a CIDEr), and is no
+    metric that anybody reports.
+
+    Args:
+        metrics: a task's, in the order of their registration.
+
+    Raises:
+        UserError: there is none.
+    """
     if not metrics:
         raise UserError("The task has no metric; give it metric_fns in its registration.")
-    return float(np.mean(list(metrics.values())))
+    return next(iter(metrics))
 
 
 def _labels(job: Job) -> list[str]:

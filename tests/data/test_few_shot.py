@@ -1,3 +1,4 @@
+import json
 from collections import Counter
 
 import numpy as np
@@ -5,8 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mpt_jax.data import few_shot
 from mpt_jax.data.examples import Description, Example
-from mpt_jax.data.few_shot import few_shot_indices, few_shot_subset, labels_of
+from mpt_jax.data.few_shot import draw_record, few_shot_indices, few_shot_subset, labels_of
 from mpt_jax.data.store import write_store
 from mpt_jax.errors import UserError
 
@@ -78,3 +80,30 @@ def test_a_subset_of_a_store_is_balanced_by_its_target_texts(tmp_path):
 )
 def test_labels_of_a_classifying_task_only(tmp_path, targets, labels):
     assert labels_of(store_of(tmp_path, targets)) == labels
+
+
+def test_the_record_of_a_draw_tells_which_examples(tmp_path):
+    store = store_of(tmp_path / "one", [f"word {i}" for i in range(12)])
+    subset = few_shot_subset(store, "t", 3, seed=2, per_class=False)
+    record = draw_record(subset, "t", 3, 2, False)
+    assert record["indices"] == subset.indices.tolist() == few_shot_indices(
+        "t", [""] * len(store), 3, 2, False
+    ).tolist()  # fmt: skip
+    assert (record["task"], record["k"], record["seed"], record["examples"]) == ("t", 3, 2, 3)
+    assert json.loads(json.dumps(record)) == record
+    again = draw_record(few_shot_subset(store, "t", 3, 2, False), "t", 3, 2, False)
+    assert again == record
+    other = draw_record(few_shot_subset(store, "t", 3, 3, False), "t", 3, 3, False)
+    assert other["digest"] != record["digest"]
+    # Other texts at the same places are another draw.
+    changed = store_of(tmp_path / "two", [f"text {i}" for i in range(12)])
+    moved = draw_record(few_shot_subset(changed, "t", 3, 2, False), "t", 3, 2, False)
+    assert moved["indices"] == record["indices"] and moved["digest"] != record["digest"]
+
+
+def test_a_long_draw_is_told_by_its_digest_alone(tmp_path, monkeypatch):
+    monkeypatch.setattr(few_shot, "INDICES_KEPT", 4)
+    store = store_of(tmp_path, LABELS)
+    for k, known in ((4, True), (5, False)):
+        record = draw_record(few_shot_subset(store, "t", k, 0, False), "t", k, 0, False)
+        assert (record["indices"] is not None) == known and len(record["digest"]) == 64

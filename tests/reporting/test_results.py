@@ -5,7 +5,7 @@ import math
 
 import pytest
 
-from mpt_jax.reporting.results import Curve, Results, ResultsError, Similarity
+from mpt_jax.reporting.results import Curve, Draw, Results, ResultsError, Similarity
 
 
 def test_file_round_trip(results, tmp_path):
@@ -87,3 +87,36 @@ def test_records_of_a_wrong_form(score):
               scores=[0.5])  # fmt: skip
     with pytest.raises(ValueError, match="2 rows of 2"):
         Similarity(what="x", tasks=["a", "b"], cosine=[[1.0, 0.0]])
+
+
+def a_draw(digest="aa", **others):
+    fields = dict(task="t", k=4, seed=0, per_class=False, examples=4, indices=[1, 2, 5, 9])
+    return Draw(**{**fields, "digest": digest, **others})
+
+
+def test_draws_survive_the_file_and_merge(tmp_path):
+    one, two = (
+        Results(draws=[a_draw()]),
+        Results(draws=[a_draw(), a_draw("bb", seed=1, indices=None)]),
+    )
+    assert Results.load(two.save(tmp_path / "r.json")) == two
+    assert one.merge(two).draws == two.draws
+
+
+def test_merge_refuses_scores_of_other_draws():
+    with pytest.raises(ResultsError, match="different examples of task t for k = 4, seed 0"):
+        Results(draws=[a_draw()]).merge(Results(draws=[a_draw("bb")]))
+
+
+def test_single_metrics_survive_the_file_and_old_files_have_none(score, tmp_path):
+    metrics = {"accuracy": 0.5, "f1": math.nan}
+    path = Results(scores=[score("adapt", "a", "mpt", 0.5, metrics=metrics)]).save(
+        tmp_path / "r.json"
+    )
+    (loaded,) = Results.load(path).scores
+    assert loaded.metrics["accuracy"] == 0.5 and math.isnan(loaded.metrics["f1"])
+    content = json.loads(path.read_text())
+    del content["draws"], content["scores"][0]["metrics"], content["scores"][0]["majorities"]
+    path.write_text(json.dumps(content))
+    (old,) = Results.load(path).scores
+    assert old.score == 0.5 and old.metrics == {} == old.majorities

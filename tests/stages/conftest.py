@@ -20,6 +20,8 @@ from mpt_jax.stages import backbone as backbone_stage
 P, D, STEPS = 3, 16, 8
 ROWS = {"teach": 8, "distill": 16, "adapt": 4}
 TASK_FILE = Path(__file__).with_name("toy_tasks.py")
+PAPER_TABLE = Path(__file__).with_name("paper_toy.gin")
+TWO_METHODS = "(@scratch/adapt.Variant(), @mpt/adapt.Variant())"
 LENGTHS = {"inputs": 10, "targets": 6}
 
 
@@ -85,6 +87,19 @@ class Toy:
         if stage == "adapt":
             return values | targets | {"MIXTURE_OR_TASK_NAME": "toy_targets"}
         return values | sources
+
+    def paper(
+        self, model_dir: Path, *more: str, methods: str = TWO_METHODS, **macros: object
+    ) -> list[str]:
+        """The arguments of `mpt paper` for the table of paper_toy.gin."""
+        given = {"T5_TINY": self.backbone, "STORE_DIR": self.stores, **macros}
+        words = [
+            "paper",
+            str(PAPER_TABLE),
+            f"--model_dir={model_dir}",
+            f"--task_module={TASK_FILE}",
+        ]
+        return [*words, f"--gin.METHODS={methods}", *gin_flags(**given), *more]
 
     @staticmethod
     def prompts(run: Path) -> dict[str, np.ndarray]:

@@ -1,0 +1,221 @@
+"""Runs a table of Wang et al. 2023 from teachers to the table, and shows it beside the published one.
+
+    mpt paper glue --model_dir=runs/paper --gin.T5_BASE="'models/t5-base'" --gin.DATA_DIR="'data'"
+    mpt paper glue --model_dir=runs/paper ... --status
+    mpt paper glue --model_dir=runs/paper ... --only='mpt/glue_rte'
+    mpt paper glue --dry_run
+
+TABLE is glue, super_glue, mrqa, others, few_shot, nlg, ablations or scaling (gin/paper/), or a gin file of
+your own. What is done is not run again, so the same command goes on where it was stopped, and tries again
+what failed. Tables share teachers and distilled prompts, and every cell that they have in common.
+"""
+
+import argparse
+import fnmatch
+import gc
+import traceback
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from mpt_jax.errors import Stopped, UserError
+from mpt_jax.reporting.layout import NOTHING
+from mpt_jax.reporting.layout import Table as ShownTable
+from mpt_jax.run_directory import write_text
+from mpt_jax.stages import paper_checks, paper_results
+from mpt_jax.stages.data import Data
+from mpt_jax.stages.paper_runs import (
+    CHANGED,
+    DONE,
+    FAILED,
+    PARTIAL,
+    RUNNING,
+    Plan,
+    Run,
+    begin,
+    changes,
+    check_places,
+    make_plan,
+    state_of,
+    step_of,
+)
+from mpt_jax.stages.paper_table import Table
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("table_file", metavar="TABLE", help="a table's name, or a gin file")
+    parser.add_argument("--status", action="store_true", help="only list the runs")
+    parser.add_argument(
+        "--only", metavar="METHOD/TASK", help="only these cells (with * and ?), and what they need"
+    )
+
+
+def gin_files(given: dict[str, Any]) -> tuple[str, ...]:
+    """The table's file."""
+    name = given.pop("table_file")
+    return (name if name.endswith(".gin") else f"paper/{name}.gin",)
+
+
+def run(
+    table: Table,
+    data: Data,
+    launch: Callable[[Sequence[str]], object],
+    gin_words: tuple[str, ...] = (),
+    model_dir: str | None = None,
+    only: str | None = None,
+    status: bool = False,
+    task_modules: tuple[str, ...] = (),
+    dry_run: bool = False,
+) -> None:
+    """Runs what is missing of a table, and writes `MODEL_DIR/tables/<table>/table.md` and `.json`.
+
+    Args:
+        table: what is trained for it.
+        data: of all stages, to measure lengths in a dry run.
+        launch: runs a command line of mpt in this process.
+        gin_words: the gin flags of this command, for those that it launches.
+        model_dir: the directory of all tables' runs.
+        only: pattern over `<method>/<task>`, to run these cells and what they need.
+        status: list the runs, run nothing.
+        task_modules: Python files or modules that register tasks.
+        dry_run: check parameter counts, estimate steps and tokens, and, where the backbone is given,
+            resolve every run.
+
+    Raises:
+        UserError: something is not given, runs failed, or runs are there with other settings; said when
+            everything else is done and the table is written.
+    """
+    console = Console(highlight=False)
+    plan = make_plan(table, Path(model_dir or "MODEL_DIR"))
+    if dry_run:
+        _check(table, plan, data, launch, gin_words, task_modules, console)
+        return
+    if model_dir is None:
+        raise UserError("the runs need a place: give --model_dir=DIR")
+    chosen = _chosen(plan, only)
+    console.print(status_table(table, plan).rich(console.width))
+    if status:
+        return
+    check_places(table)
+    left = [run for run in chosen if state_of(run) != DONE]
+    wrong = _run_all(left, launch, gin_words, task_modules, console)
+    comparison = paper_results.compare(table, plan)
+    folder = Path(model_dir) / "tables" / table.name
+    paper_results.write(comparison, folder, paper_results.draws_of(plan), console)
+    if wrong:
+        raise UserError(
+            f"{len(wrong)} of {len(chosen)} runs of table {table.name} are not done; the same command "
+            "goes on with them:\n" + "\n".join(f"  {line}" for line in wrong)
+        )
+
+
+def _chosen(plan: Plan, only: str | None) -> list[Run]:
+    """The runs of the cells that `only` names, and those before them, in order."""
+    if only is None:
+        return list(plan.runs)
+    cells = [c for c in plan.cells if fnmatch.fnmatchcase(f"{c.variant.name}/{c.task}", only)]
+    if not cells:
+        names = ", ".join(dict.fromkeys(f"{c.variant.name}/{c.task}" for c in plan.cells))
+        raise UserError(f"--only={only} names no cell of this table; there are {names}.")
+    wanted = {cell.evaluate.name for cell in cells} | {cell.adapt.name for cell in cells}
+    wanted |= {run.name for cell in cells for run in cell.adapt.needs}
+    return [run for run in plan.runs if run.name in wanted]
+
+
+def _run_all(
+    left: Sequence[Run], launch: Callable[[Sequence[str]], object], gin_words: Sequence[str],
+    task_modules: Sequence[str], console: Console,
+) -> list[str]:  # fmt: skip
+    """Runs in order; a run that fails stops only those that need it. Returns what is not done, and why."""
+    wrong = []
+    for number, run in enumerate(left, start=1):
+        console.rule(f"{number} of {len(left)}: {run.name}", align="left")
+        if waiting := [before.name for before in run.needs if state_of(before) != DONE]:
+            wrong.append(f"{run.name} waits for {waiting[0]}")
+        elif (state := state_of(run)) == CHANGED:
+            different = "; ".join(changes(run)[:4])
+            wrong.append(
+                f"{run.name} is there with other settings ({different}): give another --model_dir, or "
+                f"remove {run.folder}"
+            )
+        elif state == RUNNING:
+            wrong.append(f"{run.name} is being made by another process")
+        elif failure := _run_one(run, launch, run.words(gin_words, task_modules)):
+            wrong.append(f"{run.name} failed: {failure} ({run.failure_file})")
+        else:
+            continue
+        console.print(wrong[-1], style="red")
+    return wrong
+
+
+def _run_one(
+    run: Run, launch: Callable[[Sequence[str]], object], words: Sequence[str]
+) -> str | None:
+    """Why the run failed, if it did."""
+    begin(run)
+    try:
+        launch(words)
+    except Stopped:
+        raise
+    except Exception as error:  # whatever one cell dies of, the others can be made
+        known = isinstance(error, UserError)
+        details = str(error) if known else traceback.format_exc()
+        message = str(error).partition("\n  In call to configurable ")[0]
+        write_text(run.failure_file, f"mpt {' '.join(words)}\n\n{details}\n")
+        return f"{'' if known else type(error).__name__ + ': '}{message.splitlines()[0][:300]}"
+    finally:
+        gc.collect()  # the run's backbone goes before the next one's comes
+    return None
+
+
+def status_table(table: Table, plan: Plan) -> ShownTable:
+    """Every run and how far it is; every published method that mpt_jax does not have."""
+    shown = ShownTable(
+        f"Runs of table {table.name}",
+        ["run", "training", "scores", "steps", "folder"],
+        text_columns=3,
+    )
+    for run in plan.sources:
+        shown.add(run.name, _state(run), "", f"{run.steps:,}", str(run.folder))
+    for cell in plan.cells:
+        shown.add(
+            cell.adapt.name, _state(cell.adapt), _state(cell.evaluate), f"{cell.adapt.steps:,}",
+            str(cell.adapt.folder.parent),
+        )  # fmt: skip
+    for label in paper_results.not_built(table):
+        shown.add(label, "not built yet", "", NOTHING, "")
+    return shown
+
+
+def _state(run: Run) -> str:
+    state = state_of(run)
+    if state in (PARTIAL, FAILED, RUNNING) and run.members:
+        return f"{state}, step {step_of(run):,}"
+    return state
+
+
+def _check(
+    table: Table, plan: Plan, data: Data, launch: Callable[[Sequence[str]], object],
+    gin_words: Sequence[str], task_modules: tuple[str, ...], console: Console,
+) -> None:  # fmt: skip
+    counts = paper_checks.parameter_counts(table)
+    console.print(paper_checks.count_table(counts).rich(console.width))
+    lengths = paper_checks.mean_lengths(table, plan, data, task_modules, console)
+    console.print(paper_checks.estimate_table(table, plan, lengths).rich(console.width))
+    for warning in paper_checks.size_warnings(lengths):
+        console.print(warning)
+    tried, wrong = paper_checks.resolve(table, plan, launch, gin_words, task_modules)
+    wrong += [
+        f"parameters per task of {count.label} at size {count.size}: {count.ours} {count.wrong}"
+        for count in counts
+        if count.wrong
+    ]
+    if wrong:
+        raise UserError("this table cannot be run as it is:\n" + "\n".join(f"  {w}" for w in wrong))
+    missing = [name for name in table.tasks_by_size() if table.size_of(name).checkpoint is None]
+    print(
+        f"\ndry run: everything checked, nothing trained ({tried} of {len(plan.runs)} runs resolved"
+        + (f"; no backbone is given for the sizes {', '.join(missing)})" if missing else ")")
+    )

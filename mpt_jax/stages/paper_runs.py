@@ -1,0 +1,277 @@
+"""The runs behind a table of the paper: which there are, in which order, and how far each is.
+
+Every run is a command line of `mpt` in a folder of its own, so that any cell can be made by hand or on
+another machine as well:
+
+MODEL_DIR/<size>/sources/teach                   one run for all tables
+MODEL_DIR/<size>/sources/distill/<variant>       one for each way to learn the shared prompt
+MODEL_DIR/<size>/<setting>/<method>/<task>/      adapt and evaluate: all k and seeds of one cell
+
+Beside a folder lie `<folder>.settings.json`, what the run was told, and `<folder>.failed.txt`, why it
+did not end well.
+"""
+
+import dataclasses
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from mpt_jax.data.tasks import MIXING_CAP
+from mpt_jax.errors import UserError
+from mpt_jax.run_directory import RECORD, is_locked, write_json
+from mpt_jax.stages.adapt import Variant
+from mpt_jax.stages.paper_table import FROM_DISTILLED, FROM_TEACHERS, Size, Table
+from mpt_jax.training import checkpoints
+
+DONE, RUNNING, FAILED, PARTIAL, MISSING, CHANGED = (
+    "done", "running", "failed", "partial", "missing", "other settings",
+)  # fmt: skip
+PLACES = ("INITIAL_CHECKPOINT_PATH", "TEACHER_DIR", "SOURCE_DIR", "SOURCES")  # may be moved
+EVALUATIONS = 10  # at least so many in a run, since the best step is chosen among them
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """One command.
+
+    Attributes:
+        stage: teach, distill, adapt or evaluate.
+        name: for people; unique.
+        folder: its run directory.
+        settings: gin name -> value as gin text.
+        needs: the runs that must be done before.
+        tasks: that it trains on.
+        members: prompts that are trained side by side; 0 for evaluate.
+        rows: batch rows of a step, of all members.
+        steps: of training.
+        lengths: most tokens of inputs and targets.
+    """
+
+    stage: str
+    name: str
+    folder: Path
+    settings: Mapping[str, str]
+    needs: tuple["Run", ...] = ()
+    tasks: tuple[str, ...] = ()
+    members: int = 0
+    rows: int = 0
+    steps: int = 0
+    lengths: Mapping[str, int] = dataclasses.field(default_factory=dict)
+
+    def words(self, gin_words: Sequence[str], task_modules: Sequence[str]) -> list[str]:
+        """The command line, without `mpt`."""
+        return [
+            self.stage, *gin_words, *(f"--gin.{n}={v}" for n, v in self.settings.items()),
+            *(f"--task_module={module}" for module in task_modules), f"--model_dir={self.folder}",
+        ]  # fmt: skip
+
+    @property
+    def told(self) -> dict[str, str]:
+        """Its settings and those of all that it starts from, whose change would make it another run."""
+        before = {f"{run.stage}/{n}": v for run in self.needs for n, v in run.told.items()}
+        return {**self.settings, **before}
+
+    @property
+    def settings_file(self) -> Path:
+        return self.folder.with_name(f"{self.folder.name}.settings.json")
+
+    @property
+    def failure_file(self) -> Path:
+        return self.folder.with_name(f"{self.folder.name}.failed.txt")
+
+
+@dataclasses.dataclass(frozen=True)
+class Cell:
+    """One method on one task at one size: the run that trains, and the one that scores."""
+
+    variant: Variant
+    size: str
+    task: str
+    adapt: Run
+    evaluate: Run
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """All runs of a table, each behind those that it needs."""
+
+    sources: tuple[Run, ...]
+    cells: tuple[Cell, ...]
+
+    @property
+    def runs(self) -> tuple[Run, ...]:
+        return (*self.sources, *(run for cell in self.cells for run in (cell.adapt, cell.evaluate)))
+
+
+def make_plan(table: Table, root: Path) -> Plan:
+    """The runs of a table below MODEL_DIR `root`. Touches nothing.
+
+    Raises:
+        UserError: a number of steps does not follow from what is given.
+    """
+    cells = []
+    sources: dict[str, Run] = {}
+    for size_name, tasks in table.tasks_by_size().items():
+        size = table.size_of(size_name)
+        for variant in table.variants:
+            needs = _sources(table, size, variant, root, sources)
+            cells += [_cell(table, size, variant, task, root, needs) for task in tasks]
+    return Plan(tuple(sources.values()), tuple(cells))
+
+
+def _sources(
+    table: Table, size: Size, variant: Variant, root: Path, made: dict[str, Run]
+) -> tuple[Run, ...]:
+    """The runs that a method starts from; adds them to `made`."""
+    if variant.start not in (*FROM_TEACHERS, *FROM_DISTILLED):
+        return ()
+    folder = root / size.name / "sources"
+    common = {
+        **_of_size(size, table), "MIXTURE_OR_TASK_NAME": table.source_mixture,
+        "TASK_FEATURE_LENGTHS": dict(table.source_lengths),
+    }  # fmt: skip
+    counts = [table.train_examples(task) for task in table.source_tasks]
+    known = [n for n in counts if n is not None]
+    whole = len(known) == len(counts) > 0
+    steps = table.teach.of(
+        sum(known) / len(known) if whole else None, size.rows, "TEACH_STEPS", "the source tasks"
+    )
+    teach = Run(
+        "teach", f"{size.name}/sources/teach", folder / "teach",
+        _texts({**common, "TEACH_STEPS": steps, "TEACH_BATCH_SIZE": size.rows,
+                "EVAL_PERIOD": _period(table.source_eval_period, steps)}),
+        (), table.source_tasks, len(table.source_tasks), size.rows * len(table.source_tasks), steps,
+        table.source_lengths,
+    )  # fmt: skip
+    teach = made.setdefault(teach.name, teach)
+    if variant.start in FROM_TEACHERS:
+        return (teach,)
+    steps = table.distill.of(
+        float(sum(min(n, MIXING_CAP) for n in known)) if whole else None,
+        size.rows, "DISTILL_STEPS", "the source tasks",
+    )  # fmt: skip
+    source = next(v for v in table.distilled if v.name == variant.source)
+    settings = {
+        **common, "DISTILL_STEPS": steps, "DISTILL_BATCH_SIZE": size.rows, "RANK": table.rank,
+        "TEACHER_DIR": str(teach.folder), "EVAL_PERIOD": _period(table.source_eval_period, steps),
+        **_fields("source/distill.Variant", source), **table.source_settings.get(source.name, {}),
+    }  # fmt: skip
+    distill = Run(
+        "distill", f"{size.name}/sources/distill/{source.name}", folder / "distill" / source.name,
+        {**_texts(settings), "distill.run.variants": "(@source/distill.Variant(),)"},
+        (teach,), table.source_tasks, 1, size.rows, steps, table.source_lengths,
+    )  # fmt: skip
+    return teach, made.setdefault(distill.name, distill)
+
+
+def _cell(
+    table: Table, size: Size, variant: Variant, task: str, root: Path, needs: tuple[Run, ...]
+) -> Cell:
+    name = f"{size.name}/{table.setting}/{variant.name}/{task}"
+    lengths = table.lengths_of(task)
+    common = {
+        **_of_size(size, table), "TARGET_MIXTURE_OR_TASK_NAME": task, "TASK_FEATURE_LENGTHS": lengths,
+    }  # fmt: skip
+    members = len(table.seeds) * len(table.shots)
+    few = [k for k in table.shots if k is not None]
+    examples = max(few) if len(few) == len(table.shots) else table.train_examples(task)
+    rows = table.rows or size.rows
+    steps = table.adapt.of(examples, rows, "ADAPT_STEPS", task)
+    by_stage = {run.stage: str(run.folder) for run in needs}
+    settings = {
+        **common, "ADAPT_STEPS": steps, "ADAPT_BATCH_SIZE": rows, "RANK": table.rank,
+        "EVAL_PERIOD": _period(table.eval_period, steps), "SHOTS": tuple(table.shots),
+        "SEEDS": tuple(table.seeds), "PER_CLASS": tuple(table.per_class),
+        "TEACHER_DIR": by_stage.get("teach"), "SOURCE_DIR": by_stage.get("distill"),
+        **_fields("cell/adapt.Variant", variant),
+    }  # fmt: skip
+    adapt = Run(
+        "adapt", name, root / name / "adapt",
+        {**_texts(settings), "adapt.run.variants": "(@cell/adapt.Variant(),)"},
+        needs, (task,), members, rows * members, steps, lengths,
+    )  # fmt: skip
+    scored = {
+        **common, "SOURCES": (str(adapt.folder),), "SPLIT": table.split,
+        "MAX_EXAMPLES": table.max_examples,
+    }  # fmt: skip
+    evaluate = Run(
+        "evaluate", f"{name} (scores)", root / name / "evaluate", _texts(scored), (adapt,), (task,)
+    )
+    return Cell(variant, size.name, task, adapt, evaluate)
+
+
+def _of_size(size: Size, table: Table) -> dict[str, Any]:
+    return {"INITIAL_CHECKPOINT_PATH": size.checkpoint, "PROMPT_LENGTH": table.prompt_length}
+
+
+def _period(most: int, steps: int) -> int:
+    return max(1, min(most, steps // EVALUATIONS))
+
+
+def _fields(scope: str, variant: Any) -> dict[str, Any]:
+    return {f"{scope}.{name}": value for name, value in dataclasses.asdict(variant).items()}
+
+
+def _texts(values: Mapping[str, Any]) -> dict[str, str]:
+    return {name: repr(value) for name, value in values.items()}
+
+
+def state_of(run: Run) -> str:
+    """DONE, RUNNING, FAILED, PARTIAL, MISSING, or CHANGED: something else was trained there."""
+    begun = (run.folder / RECORD).exists()
+    complete = begun and json.loads((run.folder / RECORD).read_text()).get("complete", False)
+    if (complete or step_of(run)) and changes(run):
+        return CHANGED
+    if complete:
+        return DONE
+    if is_locked(run.folder):
+        return RUNNING
+    if run.failure_file.exists():
+        return FAILED
+    return PARTIAL if begun else MISSING
+
+
+def is_done(cell: Cell) -> bool:
+    """Whether a cell's numbers are there, made as the table says."""
+    return state_of(cell.adapt) == state_of(cell.evaluate) == DONE
+
+
+def step_of(run: Run) -> int:
+    """The last step with a checkpoint, 0 without any."""
+    return max(checkpoints.steps(run.folder / "checkpoints"), default=0)
+
+
+def changes(run: Run) -> list[str]:
+    """In which settings a run that is there differs from what it would be now."""
+    try:
+        before = json.loads(run.settings_file.read_text())
+    except FileNotFoundError:
+        return []  # made by hand, with the same command
+    now = run.told
+    return [
+        f"{name} was {before.get(name)}, is {now.get(name)}"
+        for name in dict.fromkeys([*now, *before])
+        if name.rpartition("/")[2] not in PLACES and before.get(name) != now.get(name)
+    ]
+
+
+def begin(run: Run) -> None:
+    """Writes down what a run is told, and forgets an earlier failure."""
+    run.folder.parent.mkdir(parents=True, exist_ok=True)
+    write_json(run.settings_file, run.told)
+    run.failure_file.unlink(missing_ok=True)
+
+
+def check_places(table: Table) -> None:
+    """Checks that the checkpoint of every size in use is given.
+
+    Raises:
+        UserError: one is not.
+    """
+    for name in table.tasks_by_size():
+        if table.size_of(name).checkpoint is None:
+            raise UserError(
+                f"table {table.name} needs a backbone of size {name}: give its folder, "
+                f"--gin.T5_{name.upper()}=\"'FOLDER'\"."
+            )

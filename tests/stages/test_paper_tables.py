@@ -1,0 +1,122 @@
+"""The shipped tables of the paper, and what a dry run says of a table."""
+
+import re
+from pathlib import Path
+
+import gin
+import pytest
+
+from mpt_jax import configuration
+from mpt_jax.cli import main
+from mpt_jax.configuration import SHIPPED, GinFlags
+from mpt_jax.methods.mpt import MPT
+from mpt_jax.reporting.paper.published import published_table, task_facts
+from mpt_jax.stages import paper
+from mpt_jax.stages.paper_runs import make_plan
+from mpt_jax.tasks import benchmark
+
+from .conftest import PAPER_TABLE
+
+TOY = str(PAPER_TABLE)
+TABLES = sorted(p.stem for p in (SHIPPED / "paper").glob("*.gin") if p.stem != "table")
+
+
+def table_of(name):
+    configuration.load(GinFlags((f"paper/{name}.gin",)), paper)
+    return gin.get_bindings(configuration.configured(paper.run))["table"]
+
+
+@pytest.mark.parametrize("name", TABLES)
+def test_a_shipped_table_has_the_published_columns_in_their_order(name):
+    table = table_of(name)
+    assert table.name == name
+    assert tuple(c.title for c in table.columns_of()) == published_table(name).columns
+    methods = {variant.name for variant in table.variants}
+    assert "mpt" in methods & {row.method for row in published_table(name).rows}
+
+
+@pytest.mark.parametrize("name", TABLES)
+def test_its_tasks_are_the_benchmarks_with_these_metrics_and_sizes(name):
+    table = table_of(name)
+    for column in table.columns_of():
+        if column.task is not None:
+            assert column.metric in benchmark.DATA_SETS[column.task].metrics
+    assert set(table.source_tasks) == set(benchmark.MIXTURES[table.source_mixture])
+    for task in (*table.source_tasks, *(c.task for c in table.columns_of() if c.task)):
+        train = benchmark.DATA_SETS[task].sizes["train"]
+        known = task_facts(task)
+        if known.source == "S1":  # 1,000 of the large sets are held out; Yelp is cut to 100,000
+            assert known.train in (train, train - 1000, 100_000), task
+
+
+@pytest.mark.parametrize("name", TABLES)
+def test_the_shipped_tables_add_up_from_shapes_alone(name, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "160")
+    assert main(["paper", name, "--dry_run"]) == 0
+    shown = capsys.readouterr().out
+    assert "dry run: everything checked, nothing trained (0 of " in shown
+    counts = dict(re.findall(r"^ (\S.*?\S)  +(?:base|large|small) +([\d,]+) .*agrees", shown, re.M))
+    if name == "glue":
+        assert counts == {
+            "Prompt tuning": "76,800", "SPoT": "76,800", "MPT": "77,668", "MPT*": "10,468",
+        }  # fmt: skip
+        assert re.search(r"ATTEMPT +base +– +231,936 +232K +not built yet", shown)
+        assert re.search(r"base/full/mpt/glue_rte +2,490 +3 +1,557 +96", shown)
+    if name == "super_glue":
+        assert re.search(r"MPT\* +base +16,228", shown)
+    if name == "nlg":
+        assert counts["MPT"] == "103,524"
+    if name == "scaling":
+        assert re.search(r"MPT +small +51,812 +51,812", shown)
+        assert "no backbone is given for the sizes small, base, large" in shown
+
+
+def test_shipped_tables_share_their_source_runs_and_common_cells():
+    """Else a second table would refuse what the first has made."""
+    seen = {}
+    for name in TABLES:
+        for run in make_plan(table_of(name), Path("runs")).runs:
+            assert seen.setdefault(run.name, run.settings) == run.settings, (name, run.name)
+    assert "base/sources/teach" in seen and "large/sources/distill/mpt" in seen
+    assert "distill/fleet.Training.sampler" in seen["base/sources/distill/mpt_every_task"]
+
+
+def test_a_wrong_count_is_an_error(toy, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(MPT, "count", lambda self: 77_669)
+    assert main(["paper", "glue", "--dry_run"]) == 1
+    assert "MPT at size base: 77669 differs from 77,668" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_a_dry_run_with_a_backbone_measures_and_resolves(toy, tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "160")
+    folder = tmp_path / "runs"
+    assert main(toy.paper(folder, "--dry_run")) == 0
+    shown = capsys.readouterr().out
+    assert "10 of 10 runs resolved" in shown and not folder.exists()
+    assert re.search(r"tiny/full/mpt/toy_sound +32 +2 +8 +8 +\d+ +\d+ +measured", shown)
+    columns = (("RTE", "toy_sonud", "accuracy"),)
+    assert main(toy.paper(folder, "--dry_run", **{"paper_table.Table.columns": columns})) == 1
+    assert "tiny/full/prompt_tuning/toy_sonud: unknown task or mixture" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["glu"], "did you mean"),
+        (["glue"], "--model_dir"),
+        (["glue", "--model_dir=runs"], "--gin.T5_BASE"),
+        ([TOY, "--dry_run", "--gin.ADAPT_STEPS=None"], "give --gin.ADAPT_STEPS"),
+        ([TOY, "--dry_run", "--gin.TEACH_STEPS=None"], "give --gin.TEACH_STEPS"),
+        ([TOY, "--dry_run", "--gin.SHOTS=(4,)"], "has k = None"),
+        ([TOY, "--dry_run", "--gin.SIZE='huge'"], "model size of column 'RTE' 'huge'"),
+        ([TOY, "--dry_run", "--gin.DISTILLED=()"], "distilled variant of mpt"),
+    ],
+)
+def test_what_is_wrong_is_said_before_anything_is_made(
+    flags, message, capsys, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    assert main(["paper", *flags]) == 1
+    assert message in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
