@@ -104,6 +104,7 @@ def test_the_commands(backbone, monkeypatch):
         "export",
         "merge",
         "convert",
+        "paper",
     }
     assert "adjective_of_place" in Path("runs/demonyms_scores/report.md").read_text()
 

@@ -182,7 +182,7 @@ def _published(run: Run, task: str) -> Lengths:
             longest, run.lengths["targets"], None if facts is None else facts.train, "longest"
         )
     inputs = min(facts.input_tokens, longest)
-    return Lengths(inputs, run.lengths["targets"], facts.train, "published, longest targets")
+    return Lengths(inputs, run.lengths["targets"], facts.train, "published")
 
 
 def estimate_table(
@@ -193,7 +193,8 @@ def estimate_table(
         "Runs",
         ["run", "examples", "members", "steps", "rows a step", "tokens a row", "tokens", "lengths"],
         "A row's tokens are the prompt's, the inputs' and the targets'. distill reads every row twice "
-        "(teacher and student), evaluations are not counted.",
+        "(teacher and student), evaluations are not counted. Lengths are measured where the data is there; "
+        "else the published means of inputs (or the longest allowed) and the longest targets.",
     )
     total_steps, total_tokens = 0, 0.0
     for run in plan.runs:

@@ -123,9 +123,11 @@ def test_two_tables_and_their_mixture_from_source_to_answer(run, kinds, tmp_path
     assert adapted == {
         ("own_kind", 4, 16), ("own_kind", None, 77), ("own_opposite", 4, 4), ("own_opposite", None, 8),
     }  # fmt: skip
-    assert {s["metric"] for s in scores if s["task"] == "own_opposite"} == {
-        "exact_match and squad_f1"
+    opposite = [s for s in scores if s["task"] == "own_opposite"]
+    assert {(s["metric"], *s["metrics"]) for s in opposite} == {
+        ("exact_match", "exact_match", "squad_f1")  # the first is the main one
     }
+    assert all(s["score"] == s["metrics"]["exact_match"] for s in opposite)
     Path("texts.txt").write_text("not tall\nnot far\n")
     answer = {"infer.run.max_output_length": 4}
     flags = ["--prompts=adapt", "--task=own_opposite", "--name=own_opposite/k4/seed0/mpt"]
