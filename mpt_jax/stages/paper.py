@@ -185,7 +185,7 @@ def status_table(table: Table, plan: Plan) -> ShownTable:
             str(cell.adapt.folder.parent),
         )  # fmt: skip
     for label in paper_results.not_built(table):
-        shown.add(label, "not built yet", "", NOTHING, "")
+        shown.add(label, "published only", "", NOTHING, "")
     return shown
 
 

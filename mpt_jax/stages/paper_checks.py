@@ -58,7 +58,7 @@ class Count:
     @property
     def verdict(self) -> str:
         if self.ours is None:
-            return self.wrong or "not built yet"
+            return self.wrong or "published only"
         known = self.exact is not None or self.printed is not None
         return self.wrong or ("agrees" if known else "nothing to compare")
 

@@ -86,7 +86,7 @@ class Table:
     Attributes:
         name: of the published table, and of the result's folder.
         columns: as tuples of `Column`'s fields.
-        variants: our methods; a published line whose method is none of these is "not built yet".
+        variants: our methods; a published line whose method is none of these is "published only".
         distilled: how the shared prompts are learned that the variants start from; those that none
             needs are left alone.
         source_mixture, source_tasks: of teach and distill; the tasks only to look up their sizes.

@@ -65,7 +65,7 @@ def test_from_teachers_to_the_table(finished):
     assert re.search(
         r"^\| majority class \| mpt_jax \|  \| 66\.7 \| 33\.3 \| 50\.0 \|$", text, re.M
     )
-    assert "ATTEMPT | S1; not built yet | 232K [2]" in text
+    assert "ATTEMPT | S1; published only | 232K [2]" in text
     assert (finished / "tables/glue/plot.png").exists() == ("plot.png" in text)
     # The source stage is shared by all tables of the size, and only what is needed is made.
     assert sorted(p.name for p in (finished / "tiny/sources/distill").iterdir() if p.is_dir()) == [
@@ -107,7 +107,7 @@ def test_only_some_cells_and_the_status(finished, toy, tmp_path, capsys, monkeyp
         "tiny/full/prompt_tuning/toy_counted": "done done",
         "tiny/full/mpt/toy_sound": "missing missing", "tiny/full/mpt/toy_counted": "done done",
     }  # fmt: skip
-    assert len(re.findall("not built yet", shown)) >= 10
+    assert len(re.findall("published only", shown)) >= 10
 
     assert main(toy.paper(folder, "--only=mpt/toy_s*")) == 0
     assert ours(folder)["mpt"]["standing"] == "2 of 2 cells"

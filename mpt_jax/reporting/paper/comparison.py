@@ -231,7 +231,7 @@ def _whose(line: Line, average: Figure | None) -> str:
     found = ", ".join(distinct(f.source for f in figures if f.value is not None)) or "not found"
     if row.later:
         return f"{found}; later paper"
-    return found if line.scores is not None else f"{found}; not built yet"
+    return found if line.scores is not None else f"{found}; published only"
 
 
 def _figure(figure: Figure | None, head: Head, doubts: _Doubts) -> str:

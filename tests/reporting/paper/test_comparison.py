@@ -52,7 +52,7 @@ def test_ours_stands_below_the_published_line_by_the_columns_metric():
     assert rows["MPT, ours", "8 of 8 cells"][2:4] == ["77,668", "70.0 ±14.1"]
     assert rows["MPT, ours", "8 of 8 cells"][-1] == "70.0 ±14.1"
     assert rows["majority class", "mpt_jax"][3:] == ["50.0"] * 9
-    assert rows["Adapter", "S1; not built yet"][-1] == "84.5"
+    assert rows["Adapter", "S1; published only"][-1] == "84.5"
     assert rows["test examples", "mpt_jax"][3] == "139"
     assert "[1] 77,668 cut, not rounded." in notes
     assert any(note.startswith("S1: ") for note in notes)
@@ -82,7 +82,7 @@ def test_no_average_where_the_columns_have_no_common_scale():
     lines = tuple(Line(r.label, r.method, r, None) for r in nlg.rows)
     table, _ = comparison_table(Comparison("NLG", heads, lines, nlg))
     assert "average" not in table.columns
-    cells = rows_of(table)["MPT", "memory:medium; not built yet"][3:]
+    cells = rows_of(table)["MPT", "memory:medium; published only"][3:]
     assert cells[:3] == ["32.14 [1]", "5.35", "0.363"]
 
 
