@@ -5,16 +5,18 @@ seqio brings TensorFlow, so it is imported inside the functions that need it and
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import hashlib
 import importlib
 import importlib.util
 import os
 import sys
+import tempfile
 import traceback
 import types
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +35,7 @@ def import_seqio() -> types.ModuleType:
     if "seqio" in sys.modules:
         return sys.modules["seqio"]
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    with warnings.catch_warnings():
+    with _without_chatter(), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # deprecations inside TensorFlow are nobody's here
         try:
             seqio = importlib.import_module("seqio")
@@ -43,9 +45,30 @@ def import_seqio() -> types.ModuleType:
                 "`pip install seqio`. Only training from filled token stores works without it."
             ) from error
         tensorflow = importlib.import_module("tensorflow")
-    # TensorFlow would take all of a GPU's memory, and it only reads text here.
-    tensorflow.config.set_visible_devices([], "GPU")
+        # TensorFlow would take all of a GPU's memory, and it only reads text here.
+        tensorflow.config.set_visible_devices([], "GPU")
     return seqio
+
+
+@contextlib.contextmanager
+def _without_chatter() -> Iterator[None]:
+    """Keeps back what compiled code writes to the standard error, and shows it only after a failure.
+
+    TensorFlow reports on CPUs and missing GPUs before it reads TF_CPP_MIN_LOG_LEVEL.
+    """
+    sys.stderr.flush()
+    with tempfile.TemporaryFile() as kept:
+        stderr = os.dup(2)
+        os.dup2(kept.fileno(), 2)
+        try:
+            yield
+        except BaseException:
+            kept.seek(0)
+            os.write(stderr, kept.read())
+            raise
+        finally:
+            os.dup2(stderr, 2)
+            os.close(stderr)
 
 
 def load_task_modules(names: Iterable[str | os.PathLike[str]]) -> None:

@@ -1,3 +1,6 @@
+import subprocess
+import sys
+
 import pytest
 
 from mpt_jax.data import tasks
@@ -172,3 +175,23 @@ def test_inputs_and_targets_share_a_vocabulary(registered):
     seqio.TaskRegistry.add("decoder_only", source=task.source, output_features=only_targets)
     with pytest.raises(UserError, match=r"output features \['targets'\]"):
         tasks.task_vocabulary("decoder_only")
+
+
+SHOW = """
+import os, sys
+from mpt_jax.data import tasks
+with tasks._without_chatter():
+    os.write(2, b"chatter")
+os.write(2, b"[kept]")
+try:
+    with tasks._without_chatter():
+        os.write(2, b"reason")
+        raise ValueError
+except ValueError:
+    tasks.import_seqio()
+"""
+
+
+def test_tensorflow_is_loaded_in_silence():
+    done = subprocess.run([sys.executable, "-c", SHOW], check=True, capture_output=True, text=True)
+    assert done.stderr == "[kept]reason"
