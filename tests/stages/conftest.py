@@ -11,11 +11,14 @@ import numpy as np
 import pytest
 
 from mpt_jax.cli import main
+from mpt_jax.data import families
+from mpt_jax.data.tasks import import_seqio
 from mpt_jax.methods.prompt_file import load_prompt_file
 from mpt_jax.models.formats.hf_writer import save_backbone
 from mpt_jax.models.t5 import T5Config, init_params
 from mpt_jax.partitioning import make_mesh
 from mpt_jax.stages import backbone as backbone_stage
+from mpt_jax.tasks.benchmark import DATA_SETS
 
 P, D, STEPS = 3, 16, 8
 ROWS = {"teach": 8, "distill": 16, "adapt": 4}
@@ -158,3 +161,16 @@ def devices(monkeypatch) -> Callable[[int], None]:
     """One device by default; call it for another number."""
     use_devices(1, monkeypatch)
     return lambda count: use_devices(count, monkeypatch)
+
+
+@pytest.fixture
+def own_benchmark(monkeypatch):
+    """The benchmark's tasks go again; what modules register in passing stays, since they do it once."""
+    seqio = import_seqio()
+    monkeypatch.setattr(families, "_registered", {})
+    mixtures = set(seqio.MixtureRegistry.names())
+    yield
+    for name in set(seqio.MixtureRegistry.names()) - mixtures:
+        seqio.MixtureRegistry.remove(name)
+    for name in set(seqio.TaskRegistry.names()) & set(DATA_SETS):
+        seqio.TaskRegistry.remove(name)

@@ -54,6 +54,7 @@ def data_dir(tmp_path_factory):
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("own_benchmark")
 def test_from_the_files_to_the_table(toy, data_dir, tmp_path, capsys):
     folder = tmp_path / "runs"
     given = {"T5_TINY": str(toy.backbone), "STORE_DIR": str(toy.stores), "DATA_DIR": str(data_dir)}

@@ -5,23 +5,12 @@ import re
 import pytest
 
 from mpt_jax.cli import main
-from mpt_jax.data import families
-from mpt_jax.data.tasks import import_seqio
-from mpt_jax.tasks.benchmark import DATA_SETS, MIXTURES
 
 ROWS = "".join(f"{n}\tsentence {n}\tof a pair\t{('not_', '')[n % 2]}entailment\n" for n in range(6))
 FILES = ("models/embedded.gin", "runs/tasks.gin", "runs/benchmark.gin")
 
 
-@pytest.fixture(autouse=True)
-def own_registrations(monkeypatch):
-    """The benchmark's tasks go again; what modules register in passing stays, since they do it once."""
-    seqio = import_seqio()
-    monkeypatch.setattr(families, "_registered", {})
-    yield
-    for registry, names in ((seqio.TaskRegistry, DATA_SETS), (seqio.MixtureRegistry, MIXTURES)):
-        for name in set(names).intersection(registry.names()):
-            registry.remove(name)
+pytestmark = pytest.mark.usefixtures("own_benchmark")
 
 
 @pytest.fixture
