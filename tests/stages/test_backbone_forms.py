@@ -1,10 +1,14 @@
 """One backbone in every form: the same runs from each, and conversions that change nothing."""
 
+import jax
 import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
 from mpt_jax.cli import main
+from mpt_jax.data.vocabulary_files import files_of
+from mpt_jax.models.formats.hf_writer import save_backbone
+from mpt_jax.models.t5 import T5Config, init_params
 
 BYTES = "--gin.backbone.BackboneSource.vocabulary='bytes'"
 
@@ -76,3 +80,12 @@ def test_damaged_backbones_stop_a_stage_at_its_start(toy, t5x, fails, tmp_path):
         (copy / path.name).write_bytes(path.read_bytes()[:1000])
     error = fails(*toy.flags("teach", tmp_path / "run", INITIAL_CHECKPOINT_PATH=copy))
     assert "model.safetensors" in error and "truncated" in error
+
+
+def test_what_t5x_s_network_cannot_hold(fails, tmp_path):
+    config = T5Config(384, 16, 2, 8, 16, 1, 1, relpos_per_layer=True)
+    params = init_params(config, jax.random.key(0))
+    save_backbone(tmp_path / "umt5", config, params, files=files_of("bytes"))
+    error = fails("convert", tmp_path / "umt5", tmp_path / "new", "--format=t5x")
+    assert "one position bias for all layers" in error and "--format=hf" in error
+    assert not (tmp_path / "new").exists()

@@ -77,7 +77,9 @@ def family(request, tmp_path_factory):
     own_head = values["model_type"] != "t5" or values.get("tie_word_embeddings") is False
     without_scale = values.pop("tied", False)
     own_head = own_head and not without_scale
-    torch.manual_seed(11)
+    # With most seeds some model repeats itself (see below). With seed 0 a ReLU of v1.0 lies 9e-7 from its kink,
+    # where rounding decides about 2e-3 of the gradient, in float64 too.
+    torch.manual_seed(2)
     model_class = getattr(transformers, architecture)
     model = model_class(model_class.config_class(**values)).eval()
     with torch.no_grad():
@@ -180,7 +182,7 @@ def test_logits_loss_prompt_gradient_and_generations(family, folder, batch):
     written = written[:, 1:] if (written[:, 0] == PAD_ID).all() else written
     written = np.pad(written, ((0, 0), (0, DECODED - written.shape[1])))
     ours = greedy_decode(Transformer(config), params, tokens, DECODED, bank.reader(bank_params))
-    assert len(np.unique(written)) > 3, "a model that repeats itself would hide differences"
+    assert len(np.unique(written)) > 5, "a model that repeats itself would hide differences"
     np.testing.assert_array_equal(ours, written)
 
 
