@@ -7,22 +7,67 @@ different kinds and prompt lengths lie side by side, and a batch mixes them free
 token names its own row.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
+import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int, Int32
+from jaxtyping import Array, Float, Int, Int32, PRNGKeyArray
 
 from mpt_jax.methods.method import Method, Params
+from mpt_jax.methods.prompt_method import Inputs, PromptMethod
+from mpt_jax.models.forward import Applied, Batch, forward
+from mpt_jax.models.t5 import PAD_ID, Embed, Transformer
 
 BankParams = Mapping[str, Params]
-ReadVirtual = Callable[[Int[Array, "B T"]], Float[Array, "B T D"]]
+
+
+@runtime_checkable
+class AnyBank(Protocol):
+    """All the trained parameters that a program holds: prompts (`Bank`), or a network method's
+    (`network_bank.NetworkBank`).
+
+    Attributes:
+      mixes: whether the rows of a decoded batch may belong to several members.
+    """
+
+    mixes: ClassVar[bool]
+
+    @property
+    def methods(self) -> Sequence[Method]: ...
+
+    @property
+    def members(self) -> int:
+        """Members of all methods together: the M of the whole fleet."""
+
+    def virtual_ids(self, method_index: int, m: int, k: int = 0) -> Int32[np.ndarray, "p"]:
+        """Virtual token ids that stand before the inputs of task ``k`` of member ``m``."""
+
+    def check(self, params: BankParams) -> None:
+        """Raise ValueError unless ``params`` holds exactly this bank's methods and members."""
+
+    def logits(
+        self,
+        network: Transformer,
+        params: BankParams,
+        backbone: Any,
+        batch: Batch,
+        rng: PRNGKeyArray | None = None,
+    ) -> Float[Array, "B L V"]:
+        """Of a training batch: each member's rows with its own parameters."""  # fmt: skip
+
+    def select(self, params: BankParams, m: int) -> Any:
+        """The parameters that rows of member ``m`` are run with."""
+
+    def applied(self, selected: Any, backbone: Any) -> Applied:
+        """The network with what :meth:`select` gave."""
 
 
 @dataclass(frozen=True)
 class Bank:
-    """Methods side by side.
+    """Prompt methods side by side.
 
     Attributes:
       methods: in the order of their virtual ids; names differ, widths agree.
@@ -30,8 +75,9 @@ class Bank:
         have fewer); the first virtual id.
     """
 
-    methods: tuple[Method, ...]
+    methods: tuple[PromptMethod, ...]
     vocab_size: int
+    mixes: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         if not self.methods:
@@ -75,8 +121,8 @@ class Bank:
         start = self.offset(method_index) + (m * method.tasks + k) * method.length
         return np.arange(start, start + length, dtype=np.int32) + np.int32(self.vocab_size)
 
-    def reader(self, params: BankParams) -> ReadVirtual:
-        """The function that the network's embedding lookup calls: rows (ids - V) -> embeddings.
+    def reader(self, params: BankParams) -> Embed:
+        """The function that the network's embedding lookup calls: (ids, words) -> embeddings.
 
         Each method is read at the looked-up positions only. Rows outside a method's range read
         one of its rows and are masked, so they pass no gradient; rows outside the bank come back
@@ -87,16 +133,61 @@ class Bank:
         """
         self.check(params)
 
-        def read_virtual(rows: Int[Array, "B T"]) -> Float[Array, "B T D"]:
-            values = jnp.zeros((*rows.shape, self.methods[0].width), jnp.float32)
+        def embed(ids: Int[Array, "B T"], words: Float[Array, "B T D"]) -> Float[Array, "B T D"]:
+            virtual = ids >= self.vocab_size
+            rows = jnp.maximum(ids - self.vocab_size, 0)
+            inputs = Inputs(ids, words, self.vocab_size)
+            values = jnp.where(virtual[..., None], jnp.zeros_like(words), words)
             for index, method in enumerate(self.methods):
-                local = rows - self.offset(index)
-                inside = (local >= 0) & (local < method.rows)
-                read = method.read(params[method.name], jnp.where(inside, local, 0))
-                values = jnp.where(inside[..., None], read, values)
+                local, inside = self._local(index, rows, virtual)
+                read = method.read_given(params[method.name], local, inputs)
+                values = jnp.where(inside[..., None], read.astype(words.dtype), values)
+            if any(method.moves_words for method in self.methods):
+                values = self._with_moved_words(params, ids, rows, virtual, values)
             return values
 
-        return read_virtual
+        return embed
+
+    def logits(
+        self,
+        network: Transformer,
+        params: BankParams,
+        backbone: Any,
+        batch: Batch,
+        rng: PRNGKeyArray | None = None,
+    ) -> Float[Array, "B L V"]:
+        """Of a training batch. Every token names its own prompt, so all rows go through at once."""
+        return forward(network, backbone, batch, self.reader(params), rng=rng)[0]
+
+    def select(self, params: BankParams, m: int) -> BankParams:
+        """All of them: the rows' virtual tokens name their prompts."""
+        del m
+        return params
+
+    def applied(self, selected: BankParams, backbone: Any) -> Applied:
+        """The frozen network with this bank's prompts in its input."""
+        return Applied(backbone, self.reader(selected))
+
+    def _local(self, index: int, rows: Array, virtual: Array) -> tuple[Array, Array]:
+        """Rows counted within a method (0 outside of it), and which are inside."""
+        local = rows - self.offset(index)
+        inside = virtual & (local >= 0) & (local < self.methods[index].rows)
+        return jnp.where(inside, local, 0), inside
+
+    def _with_moved_words(self, params, ids, rows, virtual, values):
+        """Words get the offsets of the prompt that stands before them, in packed rows too."""
+        columns = jnp.broadcast_to(jnp.arange(ids.shape[1], dtype=jnp.int32), ids.shape)
+        last = jax.lax.cummax(jnp.where(virtual, columns, -1), axis=1)
+        owners = jnp.take_along_axis(rows, jnp.maximum(last, 0), axis=1)
+        words = ~virtual & (last >= 0) & (ids != PAD_ID)
+        for index, method in enumerate(self.methods):
+            if method.moves_words:
+                local, inside = self._local(index, owners, words)
+                offsets = method.offset_words(
+                    params[method.name], local // method.length, jnp.maximum(columns - last - 1, 0)
+                )
+                values = values + jnp.where(inside[..., None], offsets, 0.0).astype(values.dtype)
+        return values
 
     def check(self, params: BankParams) -> None:
         """Raise ValueError unless ``params`` holds exactly this bank's methods and members."""
@@ -116,7 +207,3 @@ class Bank:
                     f"{method.name} has {method.members} members, but its parameters have the shapes "
                     f"{wrong}; the first axis counts members (see stack_members)."
                 )
-
-    def count(self) -> dict[str, int]:
-        """Trainable parameters of one member, by method name."""
-        return {method.name: method.count() for method in self.methods}

@@ -16,7 +16,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from mpt_jax.errors import UserError
-from mpt_jax.methods.method import Embeddings
+from mpt_jax.methods.prompt_method import Embeddings
 from mpt_jax.methods.prompt_sources import ForeignPromptWarning, load_prompts
 from mpt_jax.methods.similarity import warn_about_scale
 

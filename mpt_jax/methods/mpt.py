@@ -14,21 +14,29 @@ import numpy as np
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from mpt_jax.errors import UserError
-from mpt_jax.methods.method import Embeddings, Initialiser, Method, Params, Sizes
+from mpt_jax.methods.method import Params, Sizes
+from mpt_jax.methods.prompt_method import Embeddings, Initialiser, PromptMethod
 
 
 @dataclass(frozen=True, kw_only=True)
-class MPT(Method):
-    """Parameters: ``shared`` [M, P, D], ``u`` [M, K, P, R], ``v`` [M, K, R, D]."""
+class MPT(PromptMethod):
+    """Parameters: ``shared`` [M, P, D], ``u`` [M, K, P, R], ``v`` [M, K, R, D].
+
+    Attributes:
+      rank: R.
+      train_shared: False keeps P* as it starts: a task is then P*R + R*D numbers.
+    """
 
     name: str = "mpt"
     rank: int = 1
+    train_shared: bool = True
     kind: ClassVar[str] = "mpt"
+    starts: ClassVar[tuple[str, ...]] = (*PromptMethod.starts, "distilled")
+    has_factors: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.rank < 1:
-            raise ValueError(f"{self.name}: rank is {self.rank}; it has to be at least 1.")
+        self.check_positive("rank")
 
     def identity_factors(
         self, rng: PRNGKeyArray
@@ -133,8 +141,7 @@ class MPT(Method):
         weights = jnp.einsum("...r,...rd->...d", u.get(mode="clip"), v.get(mode="clip"))
         return shared.get(mode="clip") * weights
 
-    @staticmethod
-    def compose(member_params: Params, k: int) -> Float[Array | np.ndarray, "P D"]:
+    def compose(self, member_params: Params, k: int) -> Float[Array | np.ndarray, "P D"]:
         return member_params["shared"] * (member_params["u"][k] @ member_params["v"][k])
 
     @staticmethod
@@ -165,7 +172,7 @@ class MPT(Method):
 
     def count(self) -> int:
         factors = self.rank * (self.length + self.width)
-        return self.length * self.width + self.tasks * factors
+        return self.train_shared * self.length * self.width + self.tasks * factors
 
     def default_groups(self) -> tuple[tuple[str, str], ...]:
-        return (("^shared$", "shared"), ("^[uv]$", "factors"))
+        return (("^shared$", "shared" if self.train_shared else "frozen"), ("^[uv]$", "factors"))

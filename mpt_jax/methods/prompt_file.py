@@ -1,8 +1,9 @@
-"""The prompt file: one member's trained prompts as one ``.safetensors`` that says what it belongs to.
+"""The prompt file: what one member trained as one ``.safetensors`` that says what it belongs to.
 
 The tensors are one member's parameters as the method names them, so MPT's shared prompt and task
 factors are stored apart: a further task costs P*R + R*D numbers. A tensor may also be taken from
-another prompt file (``references.py``). The file's metadata has one entry, ``mpt_jax_prompt``, a
+another prompt file (``references.py``). Methods that change the network have files of the same
+make; they hold no prompts. The file's metadata has one entry, ``mpt_jax_prompt``, a
 JSON object with the fields of :class:`PromptMetadata`.
 """
 
@@ -20,15 +21,16 @@ from jaxtyping import Float
 
 from mpt_jax.errors import UserError, unknown_name
 from mpt_jax.methods.method import Method, Params, Sizes
-from mpt_jax.methods.mpt import MPT
-from mpt_jax.methods.prompt_tuning import PromptTuning
+from mpt_jax.methods.prompt_method import PromptMethod
 from mpt_jax.methods.references import Reference, digest, refer, resolve
+from mpt_jax.methods.registry import method_named
 from mpt_jax.methods.tensor_file import PromptFileError, check_finite, read_tensors
+from mpt_jax.models.t5_config import T5Config
 from mpt_jax.whole_files import write_whole
 
-WHOLE, REFERRING = 1, 2  # format versions: files without references are as they always were
+# Format versions: files without references and settings are as they always were.
+WHOLE, REFERRING, WITH_SETTINGS = 1, 2, 3
 METADATA_KEY = "mpt_jax_prompt"
-KINDS: dict[str, type[Method]] = {kind.kind: kind for kind in (PromptTuning, MPT)}
 
 
 @dataclass(frozen=True)
@@ -38,13 +40,14 @@ class PromptMetadata:
     Attributes:
       kind: the method, ``Method.kind``.
       task_names: K names, in the order of the tensors' task axis.
-      length: P. width: D. rank: R of MPT's factors, None for methods without factors.
+      length: P. width: D. rank: R of MPT's factors. 0 (and None for R) where a method has none.
       backbone_fingerprint, backbone_name: the frozen model that the prompts were trained on; the
         fingerprint is None where another program's file does not tell.
       vocabulary_fingerprint: of the vocabulary that its token ids come from; None likewise.
       scores: {task name: {"split/metric": value}} or whatever the run wrote.
       step: training step of the parameters. source_run: directory of the run that wrote them.
       shapes: of the tensors. tool_version: of the writing mpt_jax.
+      settings: what the method must be told besides, ``Method.settings``.
       references: tensor -> where it is taken from, for those that are not in the file itself.
     """
 
@@ -62,13 +65,14 @@ class PromptMetadata:
     shapes: Mapping[str, tuple[int, ...]]
     tool_version: str
     format_version: int = WHOLE
+    settings: Mapping[str, Any] = field(default_factory=dict)
     references: Mapping[str, Reference] = field(default_factory=dict)
 
     def arguments(self) -> dict[str, Any]:
         """What :func:`save_prompt_file` has to be told to say the same of other arrays."""
         names = (
             "kind", "task_names", "backbone_fingerprint", "backbone_name", "vocabulary_fingerprint",
-            "scores", "step", "source_run",
+            "scores", "step", "source_run", "settings",
         )  # fmt: skip
         return {name: getattr(self, name) for name in names}
 
@@ -89,15 +93,47 @@ class PromptFile:
         """The finished prompt of a task; the name may be left out where the file holds one task.
 
         Raises:
-          UserError: for a task that the file does not hold, with the nearest names.
+          UserError: for a task that the file does not hold, with the nearest names, or a method whose
+            prompts are no matrix.
         """
         names = self.metadata.task_names
         if task is None:
             if len(names) != 1:
                 raise UserError(f"The prompt file holds the tasks {list(names)}; name one of them.")
             task = names[0]
-        compose = KINDS[self.metadata.kind].compose
-        return np.asarray(compose(self.arrays, self._index(task)))
+        method = self.method()
+        if not (isinstance(method, PromptMethod) and method.is_matrix):
+            raise UserError(
+                f"{method.kind} does not finish into one [P, D] matrix of its own, which is asked for "
+                "here: it depends on the input, or changes more than the prompt."
+            )
+        return np.asarray(method.compose(self.arrays, self._index(task)))
+
+    @property
+    def is_matrix(self) -> bool:
+        """Whether every task's prompt finishes into one matrix, see :meth:`prompt`."""
+        return getattr(method_named(self.metadata.kind), "is_matrix", False)
+
+    def method(self, members: int = 1, config: T5Config | None = None) -> Method:
+        """The method that reads ``arrays``, for so many members.
+
+        Args:
+          config: the backbone's shape; needed by methods that change the network.
+        """
+        said = self.metadata
+        settings = dict(said.settings) | ({} if said.rank is None else {"rank": said.rank})
+        kind = method_named(said.kind)
+        if issubclass(kind, PromptMethod):
+            return kind(
+                name=said.kind, members=members, tasks=len(said.task_names), length=said.length,
+                width=said.width, **settings,
+            )  # fmt: skip
+        if config is None:
+            raise UserError(f"{said.kind} changes the network; it has no prompts of its own.")
+        return kind.build(
+            name=said.kind, members=members, tasks=len(said.task_names), length=1, config=config,
+            **settings,
+        )  # fmt: skip
 
     def take(self, tasks: Sequence[str]) -> "PromptFile":
         """The file with some of its tasks, in the order given.
@@ -107,7 +143,7 @@ class PromptFile:
         """
         if len(set(tasks)) != len(tasks):
             raise UserError(f"Each task can be taken once, got {list(tasks)}.")
-        kind = KINDS[self.metadata.kind]
+        kind = method_named(self.metadata.kind)
         arrays = kind.take(self.arrays, [self._index(task) for task in tasks])
         metadata = replace(
             self.metadata,
@@ -135,6 +171,7 @@ def save_prompt_file(
     scores: Mapping[str, Any] | None = None,
     step: int | None = None,
     source_run: str | None = None,
+    settings: Mapping[str, Any] | None = None,
     references: Mapping[str, Path] | None = None,
     overwrite: bool = False,
 ) -> Path:
@@ -146,6 +183,7 @@ def save_prompt_file(
         them.
       kind: ``Method.kind``.
       task_names: as many as the parameters hold tasks.
+      settings: ``Method.settings``.
       references: name of an array -> the prompt file, in or below the new one's folder, that holds
         the very same array; it is not written again.
       overwrite: replace a file that is there already.
@@ -169,7 +207,8 @@ def save_prompt_file(
     }
     shapes = {name: array.shape for name, array in tensors.items()}
     sizes = _sizes(path, kind, shapes)
-    if len(task_names) != sizes.tasks or len(set(task_names)) != sizes.tasks:
+    shared = not sizes.length  # by all tasks
+    if (not shared and sizes.tasks != len(task_names)) or len(set(task_names)) != len(task_names):
         raise PromptFileError(
             f"{path}: {sizes.tasks} prompts need as many different task names, got "
             f"{list(task_names)}."
@@ -195,7 +234,8 @@ def save_prompt_file(
         source_run=source_run,
         shapes=shapes,
         tool_version=_tool_version(),
-        format_version=REFERRING if referred else WHOLE,
+        format_version=WITH_SETTINGS if settings else REFERRING if referred else WHOLE,
+        settings=dict(settings or {}),
         references=referred,
     )
     # One key only: safetensors does not keep the order of several, and files should be
@@ -238,8 +278,12 @@ def load_prompt_file(
             f"{path} was changed after it was written: its tensors are {shapes}, its metadata says "
             f"{dict(metadata.shapes)}."
         )
-    said = (len(metadata.task_names), metadata.length, metadata.width, metadata.rank)
-    if (sizes := _sizes(path, metadata.kind, shapes)) != said:
+    sizes = _sizes(path, metadata.kind, shapes)
+    said = Sizes(
+        len(metadata.task_names) if sizes.length else 0,
+        metadata.length, metadata.width, metadata.rank,
+    )  # fmt: skip
+    if sizes != said:
         raise PromptFileError(
             f"{path}: (tasks, length, width, rank) are {tuple(sizes)} by its tensors and {said} by its "
             "metadata; it was changed after it was written."
@@ -257,7 +301,7 @@ def load_prompt_file(
 
 def check_width(path: Path, metadata: PromptMetadata, expected: int | None) -> None:
     """Raises PromptFileError for prompts of another width than the backbone's; None skips the check."""
-    if expected is not None and metadata.width != expected:
+    if expected is not None and metadata.width not in (0, expected):
         raise PromptFileError(
             f"{path} holds prompts of width {metadata.width} (backbone {metadata.backbone_name}), but "
             f"this backbone has width {expected}."
@@ -265,9 +309,7 @@ def check_width(path: Path, metadata: PromptMetadata, expected: int | None) -> N
 
 
 def _sizes(path: Path, kind: str, shapes: Mapping[str, tuple[int, ...]]) -> Sizes:
-    if kind not in KINDS:
-        raise unknown_name("prompt method", kind, KINDS)
-    sizes = KINDS[kind].sizes(shapes)
+    sizes = method_named(kind).sizes(shapes)
     if sizes is None:
         raise PromptFileError(
             f"{path}: {dict(shapes)} are not one member's parameters of {kind}; pass what "
@@ -279,10 +321,11 @@ def _sizes(path: Path, kind: str, shapes: Mapping[str, tuple[int, ...]]) -> Size
 def _parse_metadata(path: Path, text: str) -> PromptMetadata:
     try:
         fields = json.loads(text)
-        if (version := fields["format_version"]) not in (WHOLE, REFERRING):
+        if (version := fields["format_version"]) not in (WHOLE, REFERRING, WITH_SETTINGS):
             raise PromptFileError(
                 f"{path} has the format version {version}; this mpt_jax ({_tool_version()}) reads "
-                f"versions {WHOLE} and {REFERRING}, the file was written by {fields.get('tool_version')}."
+                f"versions {WHOLE} to {WITH_SETTINGS}, the file was written by "
+                f"{fields.get('tool_version')}."
             )
         fields["task_names"] = tuple(fields["task_names"])
         fields["shapes"] = {name: tuple(shape) for name, shape in fields["shapes"].items()}
@@ -299,8 +342,9 @@ def _parse_metadata(path: Path, text: str) -> PromptMetadata:
 
 def _metadata_text(metadata: PromptMetadata) -> str:
     fields = asdict(metadata)
-    if not metadata.references:
-        del fields["references"]  # version 1 does not know the field
+    for name in ("references", "settings"):  # earlier versions do not know them
+        if not fields[name]:
+            del fields[name]
     return json.dumps(fields, sort_keys=True)
 
 

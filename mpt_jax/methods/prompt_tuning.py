@@ -13,11 +13,12 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
-from mpt_jax.methods.method import Embeddings, Initialiser, Method, Params, Sizes
+from mpt_jax.methods.method import Params, Sizes
+from mpt_jax.methods.prompt_method import Embeddings, Initialiser, PromptMethod
 
 
 @dataclass(frozen=True, kw_only=True)
-class PromptTuning(Method):
+class PromptTuning(PromptMethod):
     """Parameters: ``prompt`` [M, K, P, D]."""
 
     name: str = "prompt_tuning"
@@ -53,8 +54,7 @@ class PromptTuning(Method):
         flat = jnp.asarray(params["prompt"]).reshape(self.rows, self.width)
         return flat.at[rows].get(mode="clip")
 
-    @staticmethod
-    def compose(member_params: Params, k: int) -> Float[Array | np.ndarray, "P D"]:
+    def compose(self, member_params: Params, k: int) -> Float[Array | np.ndarray, "P D"]:
         return member_params["prompt"][k]
 
     @staticmethod

@@ -14,8 +14,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from mpt_jax.models.decoding import Cache, Ids, start_decoding, virtual_embeddings
-from mpt_jax.models.t5 import EOS_ID, PAD_ID, ReadVirtual, T5Config, Transformer
+from mpt_jax.models.decoding import Cache, Ids, input_embeddings, start_decoding
+from mpt_jax.models.edits import Edits, edited
+from mpt_jax.models.t5 import EOS_ID, PAD_ID, Embed, T5Config, Transformer
 
 
 class Rules(NamedTuple):
@@ -46,7 +47,8 @@ def beam_decode(
     params: dict,
     encoder_input_tokens: Int[Ids, "B T"],
     max_length: int,
-    read_virtual: ReadVirtual | None = None,
+    embed: Embed | None = None,
+    edits: Edits | None = None,
     *,
     beams: int = 4,
     alpha: float = 0.6,
@@ -59,7 +61,8 @@ def beam_decode(
         params: the backbone.
         encoder_input_tokens: ids; those >= V are virtual.
         max_length: L.
-        read_virtual: the bank's reader.
+        embed: the bank's reader; needed where virtual ids occur.
+        edits: of the layers' outputs.
         beams: hypotheses kept for each row.
         alpha: strength of the length penalty, >= 0; 0 compares plain sums of log-probabilities.
         rules: "t5x" or "hf"; T5X divides by ((5 + length) / 6)^alpha, transformers by length^alpha.
@@ -72,12 +75,13 @@ def beam_decode(
         raise ValueError(
             f"beams: got {beams}, expected 1 to half of the {network.config.vocab_size} tokens."
         )
-    prompts = virtual_embeddings(network.config, encoder_input_tokens, read_virtual)
+    embedded = input_embeddings(network.config, params, encoder_input_tokens, embed)
     return _search(
         network.config,
         params,
         encoder_input_tokens,
-        prompts,
+        embedded,
+        edits,
         max_length,
         beams,
         alpha,
@@ -113,13 +117,19 @@ def _search(
     config: T5Config,
     params: dict,
     encoder_tokens: Int[Ids, "B T"],
-    prompts: Float[Array, "B T D"] | None,
+    embedded: Float[Array, "B T D"] | None,
+    edits: Edits | None,
     max_length: int,
     beams: int,
     alpha: float,
     rules: Rules,
 ) -> Int[Array, "B L"]:
-    step, cache = start_decoding(config, params, encoder_tokens, prompts, max_length, beams)
+    with edited(edits):
+        return _best(config, params, encoder_tokens, embedded, max_length, beams, alpha, rules)
+
+
+def _best(config, params, encoder_tokens, embedded, max_length, beams, alpha, rules):
+    step, cache = start_decoding(config, params, encoder_tokens, embedded, max_length, beams)
     batch = encoder_tokens.shape[0]
 
     def penalty(length: Int[Array, ""]) -> Float[Array, ""]:

@@ -7,8 +7,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from mpt_jax.models.decoding import Ids, encode_once, virtual_embeddings
-from mpt_jax.models.t5 import PAD_ID, ReadVirtual, T5Config, Transformer
+from mpt_jax.models.decoding import Ids, encode_once, input_embeddings
+from mpt_jax.models.edits import Edits, edited
+from mpt_jax.models.t5 import PAD_ID, Embed, T5Config, Transformer
 
 
 def score_choices(
@@ -16,7 +17,8 @@ def score_choices(
     params: dict,
     encoder_input_tokens: Int[Ids, "B T"],
     choices: Int[Ids, "C L"],
-    read_virtual: ReadVirtual | None = None,
+    embed: Embed | None = None,
+    edits: Edits | None = None,
     *,
     length_normalised: bool = False,
 ) -> Float[Array, "B C"]:
@@ -30,11 +32,12 @@ def score_choices(
         params: the backbone.
         encoder_input_tokens: ids; those >= V are virtual.
         choices: the C answers, each with its EOS (else a prefix of another choice wins), 0-padded.
-        read_virtual: the bank's reader.
+        embed: the bank's reader; needed where virtual ids occur.
+        edits: of the layers' outputs.
         length_normalised: divide by the number of tokens, so that long answers do not suffer.
     """
-    prompts = virtual_embeddings(network.config, encoder_input_tokens, read_virtual)
-    sums = _log_likelihoods(network.config, params, encoder_input_tokens, prompts, choices)
+    embedded = input_embeddings(network.config, params, encoder_input_tokens, embed)
+    sums = _log_likelihoods(network.config, params, encoder_input_tokens, embedded, edits, choices)
     if not length_normalised:
         return sums
     lengths = jnp.sum(jnp.asarray(choices) != PAD_ID, axis=1).astype(jnp.float32)
@@ -46,10 +49,16 @@ def _log_likelihoods(
     config: T5Config,
     params: dict,
     tokens: Int[Ids, "B T"],
-    prompts: Float[Array, "B T D"] | None,
+    embedded: Float[Array, "B T D"] | None,
+    edits: Edits | None,
     choices: Int[Ids, "C L"],
 ) -> Float[Array, "B C"]:
-    network, variables, encoded = encode_once(config, params, tokens, prompts)
+    with edited(edits):
+        return _summed(config, params, tokens, embedded, choices)
+
+
+def _summed(config, params, tokens, embedded, choices):
+    network, variables, encoded = encode_once(config, params, tokens, embedded)
     batch = tokens.shape[0]
 
     def score(choice: Int[Array, "L"]) -> Float[Array, "B"]:

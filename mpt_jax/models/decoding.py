@@ -2,7 +2,7 @@
 
 The encoder and the cross-attention's keys and values are computed once; a compiled loop then writes
 one token at a time and stops as soon as every row has ended. Virtual tokens in the encoder's input
-are read through `read_virtual` before the compiled part, so that a changed prompt compiles nothing
+are put in by `embed` before the compiled part, so that a changed prompt compiles nothing
 anew. Networks with scanned layers decode through their unstacked parameters.
 """
 
@@ -16,12 +16,13 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
+from mpt_jax.models.edits import Edits, edited
 from mpt_jax.models.layer_stacking import unstack_layers
 from mpt_jax.models.t5 import (
     EOS_ID,
     PAD_ID,
+    Embed,
     KeysValues,
-    ReadVirtual,
     T5Config,
     Transformer,
     init_cache,
@@ -39,14 +40,25 @@ def greedy_decode(
     params: dict,
     encoder_input_tokens: Int[Ids, "B T"],
     max_length: int,
-    read_virtual: ReadVirtual | None = None,
+    embed: Embed | None = None,
+    edits: Edits | None = None,
 ) -> Int[Array, "B L"]:
-    """The most probable token at each position: L = `max_length` ids, EOS kept, 0 behind it."""
-    prompts = virtual_embeddings(network.config, encoder_input_tokens, read_virtual)
+    """The most probable token at each position: L = `max_length` ids, EOS kept, 0 behind it.
+
+    Args:
+        network: the T5.
+        params: its weights.
+        encoder_input_tokens: ids; those >= V are virtual.
+        max_length: L.
+        embed: the bank's reader; needed where virtual ids occur.
+        edits: of the layers' outputs.
+    """
+    embedded = input_embeddings(network.config, params, encoder_input_tokens, embed)
     unused = jax.random.key(0)
     return _decode(
-        network.config, params, encoder_input_tokens, prompts, unused, max_length, _most_probable
-    )
+        network.config, params, encoder_input_tokens, embedded, edits, unused, max_length,
+        _most_probable,
+    )  # fmt: skip
 
 
 def sample_decode(
@@ -55,7 +67,8 @@ def sample_decode(
     encoder_input_tokens: Int[Ids, "B T"],
     max_length: int,
     rng: Array,
-    read_virtual: ReadVirtual | None = None,
+    embed: Embed | None = None,
+    edits: Edits | None = None,
     *,
     temperature: float = 1.0,
     top_k: int | None = None,
@@ -65,11 +78,8 @@ def sample_decode(
 
     Args:
         network: as for `greedy_decode`, like all that is not explained here.
-        params: the backbone.
         encoder_input_tokens: one row is one sample; repeat rows to draw several.
-        max_length: L.
         rng: a key; the same key gives the same tokens.
-        read_virtual: the bank's reader.
         temperature: divides the logits.
         top_k: draw among the k most probable tokens only.
         top_p: draw among the fewest most probable tokens that together reach this probability
@@ -81,9 +91,11 @@ def sample_decode(
         raise ValueError(f"top_p: got {top_p}, expected a probability in (0, 1].")
     if top_k is not None and not 1 <= top_k <= network.config.vocab_size:
         raise ValueError(f"top_k: got {top_k}, expected 1 to {network.config.vocab_size} or None.")
-    prompts = virtual_embeddings(network.config, encoder_input_tokens, read_virtual)
+    embedded = input_embeddings(network.config, params, encoder_input_tokens, embed)
     draw = Draw(temperature, top_k, top_p)
-    return _decode(network.config, params, encoder_input_tokens, prompts, rng, max_length, draw)
+    return _decode(
+        network.config, params, encoder_input_tokens, embedded, edits, rng, max_length, draw
+    )
 
 
 def _most_probable(logits: Float[Array, "B V"], rng: Array) -> Int[Array, "B"]:
@@ -113,26 +125,28 @@ class Draw:
         return jax.random.categorical(rng, logits, axis=-1).astype(jnp.int32)
 
 
-def virtual_embeddings(
-    config: T5Config, tokens: Int[Ids, "B T"], read_virtual: ReadVirtual | None
+def input_embeddings(
+    config: T5Config, params: dict, tokens: Int[Ids, "B T"], embed: Embed | None
 ) -> Float[Array, "B T D"] | None:
-    """What `read_virtual` gives for `tokens`: an array can enter compiled code, a reader cannot."""
-    if read_virtual is None:
+    """What `embed` gives for `tokens`: an array can enter compiled code, a reader cannot."""
+    if embed is None:
         return None
-    return read_virtual(jnp.maximum(jnp.asarray(tokens) - config.vocab_size, 0))
+    ids = jnp.asarray(tokens)
+    table = params["token_embedder"]["embedding"]
+    return embed(ids, jnp.take(table, ids, axis=0, mode="clip").astype(config.dtype))
 
 
 def encode_once(
     config: T5Config,
     params: dict,
     tokens: Int[Ids, "B T"],
-    prompts: Float[Array, "B T D"] | None,
+    embedded: Float[Array, "B T D"] | None,
 ) -> tuple[Transformer, dict, Float[Array, "B T D"]]:
     """An unrolled network without dropout, its variables, and the encoder's output."""
     network = Transformer(dataclasses.replace(config, scan_layers=False, remat="none"))
     variables = {"params": unstack_layers(params)}
-    read = None if prompts is None else lambda _: prompts
-    encoded: Any = network.apply(variables, tokens, read_virtual=read, method="encode")
+    embed = None if embedded is None else lambda ids, words: embedded
+    encoded: Any = network.apply(variables, tokens, embed=embed, method="encode")
     return network, variables, encoded
 
 
@@ -140,12 +154,12 @@ def start_decoding(
     config: T5Config,
     params: dict,
     tokens: Int[Ids, "B T"],
-    prompts: Float[Array, "B T D"] | None,
+    embedded: Float[Array, "B T D"] | None,
     length: int,
     copies: int = 1,
 ) -> tuple[Step, Cache]:
     """A step function for `copies` decoded rows per input row (neighbours), and its first cache."""
-    network, variables, encoded = encode_once(config, params, tokens, prompts)
+    network, variables, encoded = encode_once(config, params, tokens, embedded)
     cross = network.apply(variables, encoded, method="cross_keys_values")
     cross, visible = jax.tree.map(
         lambda x: jnp.repeat(x, copies, axis=0), (cross, jnp.asarray(tokens) != PAD_ID)
@@ -171,12 +185,18 @@ def _decode(
     config: T5Config,
     params: dict,
     tokens: Int[Ids, "B T"],
-    prompts: Float[Array, "B T D"] | None,
+    embedded: Float[Array, "B T D"] | None,
+    edits: Edits | None,
     rng: Array,
     max_length: int,
     choose: Choose,
 ) -> Int[Array, "B L"]:
-    step, cache = start_decoding(config, params, tokens, prompts, max_length)
+    with edited(edits):
+        return _write(config, params, tokens, embedded, rng, max_length, choose)
+
+
+def _write(config, params, tokens, embedded, rng, max_length, choose):
+    step, cache = start_decoding(config, params, tokens, embedded, max_length)
     batch = tokens.shape[0]
 
     def unfinished(state: _State) -> Bool[Array, ""]:

@@ -4,7 +4,7 @@ Sources: Raffel et al. 2020 (v1.0), Shazeer 2020 (the gated feed-forward layer o
 parameter tree is the one of T5X's example network, so checkpoints need no renaming.
 
 The network knows nothing of prompts but this: a token id of `vocab_size` or more is *virtual*, and
-its embedding comes from `read_virtual` instead of the vocabulary table. Masks, positions and the
+the caller's `embed` says what stands in its place. Masks, positions and the
 decode cache treat virtual tokens like any others.
 """
 
@@ -20,11 +20,11 @@ from jaxtyping import Array, Bool, Float, Int
 from mpt_jax.models.t5_config import REMAT_POLICIES, T5Config
 from mpt_jax.models.t5_layers import (
     DecoderBlock,
+    Embed,
     Embedder,
     EncoderBlock,
     KeysValues,
     Linear,
-    ReadVirtual,
     RelativePositionBias,
     RMSNorm,
     with_positions,
@@ -134,7 +134,7 @@ class Transformer(nn.Module):
         encoder_input_tokens: Int[Array, "B T"],
         decoder_input_tokens: Int[Array, "B L"],
         *,
-        read_virtual: ReadVirtual | None = None,
+        embed: Embed | None = None,
         encoder_segment_ids: Int[Array, "B T"] | None = None,
         decoder_segment_ids: Int[Array, "B L"] | None = None,
         return_hidden: bool = False,
@@ -144,13 +144,14 @@ class Transformer(nn.Module):
         Args:
             encoder_input_tokens: ids; those >= V are virtual, 0 is padding.
             decoder_input_tokens: targets shifted right; 0 starts each segment.
-            read_virtual: maps (id - V) to embeddings; needed where virtual ids occur.
+            embed: maps ids and the words' embeddings to the encoder's input embeddings; needed
+                where virtual ids occur.
             encoder_segment_ids: 1, 2, ... for packed rows, 0 for padding.
             decoder_segment_ids: likewise.
             return_hidden: also return the hidden states that distillation compares.
         """
         segments = _segments_or_padding(encoder_segment_ids, encoder_input_tokens)
-        encoded, encoder_states = self._encode(encoder_input_tokens, segments, read_virtual)
+        encoded, encoder_states = self._encode(encoder_input_tokens, segments, embed)
         target_segments = decoder_segment_ids
         if target_segments is None:  # Unpacked rows: padding behind a target harms nobody.
             target_segments = jnp.ones_like(decoder_input_tokens)
@@ -166,14 +167,14 @@ class Transformer(nn.Module):
             return logits
         return logits, Hidden((*encoder_states, encoded), decoder_states)
 
-    def _encode(self, tokens, segments, read_virtual):
-        embedded = self.token_embedder(tokens, read_virtual)
+    def _encode(self, tokens, segments, embed):
+        embedded = self.token_embedder(tokens, embed)
         return self.encoder(embedded, padding_or_segment_mask(segments, segments))
 
     def encode(
-        self, tokens: Int[Array, "B T"], *, read_virtual: ReadVirtual | None = None
+        self, tokens: Int[Array, "B T"], *, embed: Embed | None = None
     ) -> Float[Array, "B T D"]:
-        return self._encode(tokens, (tokens != PAD_ID).astype(jnp.int32), read_virtual)[0]
+        return self._encode(tokens, (tokens != PAD_ID).astype(jnp.int32), embed)[0]
 
     def cross_keys_values(self, encoded: Float[Array, "B T D"]) -> tuple[KeysValues, ...]:
         """Keys and values of the encoder's output for every decoder layer: computed once."""

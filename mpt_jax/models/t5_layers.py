@@ -21,7 +21,8 @@ from mpt_jax.models.t5_config import ACTIVATIONS, T5Config
 
 param_with_axes = nn_partitioning.param_with_axes
 
-ReadVirtual = Callable[[Int[Array, "B T"]], Float[Array, "B T D"]]
+# (token ids, the words' embeddings) -> embeddings of words and virtual tokens; see methods/bank.py
+Embed = Callable[[Int[Array, "B T"], Float[Array, "B T D"]], Float[Array, "B T D"]]
 
 
 class KeysValues(NamedTuple):
@@ -68,7 +69,7 @@ class RMSNorm(nn.Module):
 
 
 class Embedder(nn.Module):
-    """The vocabulary table, and the one place where virtual tokens are told from words."""
+    """The vocabulary table; a caller's `embed` puts the virtual tokens' embeddings in."""
 
     config: T5Config
 
@@ -82,16 +83,11 @@ class Embedder(nn.Module):
             axes=("vocab", "embed"),
         )
 
-    def __call__(
-        self, ids: Int[Array, "B T"], read_virtual: ReadVirtual | None = None
-    ) -> Float[Array, "B T D"]:
+    def __call__(self, ids: Int[Array, "B T"], embed: Embed | None = None) -> Float[Array, "B T D"]:
         size = self.config.vocab_size
         table = self.embedding.astype(self.config.dtype)
         words = jnp.take(table, jnp.clip(ids, 0, size - 1), axis=0)
-        if read_virtual is None:
-            return words
-        prompts = read_virtual(jnp.maximum(ids - size, 0)).astype(self.config.dtype)
-        return jnp.where((ids >= size)[..., None], prompts, words)
+        return words if embed is None else embed(ids, words).astype(self.config.dtype)
 
     def attend(self, x: Float[Array, "B L D"]) -> Float[Array, "B L V"]:
         """Logits from the tied table; v1.0 was trained with them scaled by 1/sqrt(D)."""

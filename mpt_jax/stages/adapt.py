@@ -8,33 +8,30 @@ the same few-shot draws. The loss is the task's alone (Wang et al. 2023, section
 
 import dataclasses
 import itertools
+import json
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 
 from mpt_jax.data.few_shot import draw_record, few_shot_subset
 from mpt_jax.errors import UserError, unknown_name
 from mpt_jax.methods.bank import Bank
 from mpt_jax.methods.initialisers import sampled_vocabulary
-from mpt_jax.methods.method import Initialiser, Method, stack_members
-from mpt_jax.methods.mpt import MPT
-from mpt_jax.methods.prompt_file import PromptFile
-from mpt_jax.methods.prompt_tuning import PromptTuning
-from mpt_jax.methods.spot import best_source
-from mpt_jax.run_directory import RECORD
+from mpt_jax.methods.method import Method, stack_members
+from mpt_jax.methods.network_bank import NetworkBank
+from mpt_jax.methods.network_method import NetworkMethod
+from mpt_jax.methods.prompt_method import Initialiser, PromptMethod
+from mpt_jax.methods.registry import method_named
+from mpt_jax.models.t5_config import T5Config
 from mpt_jax.stages import prompts
 from mpt_jax.stages.backbone import Backbone, BackboneSource
 from mpt_jax.stages.data import Data
-from mpt_jax.stages.fleet import Member, Training, limit, train_fleet
-from mpt_jax.stages.predict import Job, Predictor
+from mpt_jax.stages.fleet import Member, Program, Training, train_fleet
 from mpt_jax.stages.session import About, Session
+from mpt_jax.stages.starts import FROM_TEACHERS, STARTS, Sources, best_sources, point_of
 from mpt_jax.training.objectives import TaskObjective, TokenLoss
-
-STARTS = ("vocabulary", "shared", "distilled", "best_source")
+from mpt_jax.training.optimizers import table_for
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,14 +40,17 @@ class Variant:
 
     Attributes:
         name: in file names and tables.
-        method: what is trained: "prompt_tuning" (a plain prompt) or "mpt" (shared prompt and
-            factors).
-        start: "vocabulary" (from scratch), "shared" (the distilled shared prompt, as a plain
-            prompt), "distilled" (the shared prompt with the mean task factors, the paper's start),
-            or "best_source" (the teacher with the lowest loss on the training examples, SPoT).
+        method: what is trained, a name of `mpt_jax.methods.registry`.
+        start: "vocabulary" (prompts from scratch), "shared" (the distilled shared prompt), "distilled"
+            (the shared prompt with the mean task factors, the paper's start), "best_source" (the
+            teacher with the lowest loss on the training examples, SPoT), or "backbone" (for methods
+            that change the network: what computes the same as the backbone).
         source: the distilled variant that "shared" and "distilled" start from.
-        learning_rate: of the plain or the shared prompt; 0 keeps it frozen.
-        factor_learning_rate: of "mpt"'s task factors.
+        learning_rate: of the plain or the shared prompt, or of what a method has instead; 0 keeps
+            it frozen.
+        factor_learning_rate: of task factors, and of what else a method trains beside a prompt.
+        options: the method's own settings, e.g. {"rank": 8}.
+        multi_target: one member learns all target tasks together (the paper's starred rows).
     """
 
     name: str
@@ -59,19 +59,22 @@ class Variant:
     learning_rate: float
     factor_learning_rate: float = 0.0
     source: str = "mpt"
+    options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    multi_target: bool = False
 
     def __post_init__(self):
-        if self.method not in ("prompt_tuning", "mpt"):
-            raise unknown_name(
-                f"method of variant {self.name}", self.method, ("prompt_tuning", "mpt")
-            )
-        if self.start not in STARTS:
-            raise unknown_name(f"start of variant {self.name}", self.start, STARTS)
-        if self.method == "prompt_tuning" and self.start == "distilled":
-            raise UserError(
-                f"variant {self.name}: a plain prompt has no task factors to start from; use the "
-                "start 'shared', or the method 'mpt'."
-            )
+        starts = method_named(self.method).starts
+        if self.start not in starts:
+            raise unknown_name(f"start of variant {self.name} ({self.method})", self.start, starts)
+
+    @property
+    def has_factors(self) -> bool:
+        """Whether the factor rate is used."""
+        return method_named(self.method).has_factors
+
+    @property
+    def changes_network(self) -> bool:
+        return issubclass(method_named(self.method), NetworkMethod)
 
 
 def rate_grid(
@@ -89,9 +92,9 @@ def rate_grid(
     """
     found = []
     for variant, rate in itertools.product(variants, learning_rates):
-        ratios = factor_ratios if variant.method == "mpt" else (0.0,)
+        ratios = factor_ratios if variant.has_factors else (0.0,)
         for ratio in ratios:
-            suffix = f"x{ratio:g}" if variant.method == "mpt" else ""
+            suffix = f"x{ratio:g}" if variant.has_factors else ""
             found.append(
                 dataclasses.replace(
                     variant,
@@ -105,9 +108,15 @@ def rate_grid(
 
 @dataclasses.dataclass(frozen=True)
 class _Plan:
-    """One member to be: what, on which examples."""
+    """One member to be: what, on which examples.
 
-    task: str
+    Attributes:
+        target: a task, or the mixture of all for multi-target variants; in the member's name.
+        tasks: that it learns.
+    """
+
+    target: str
+    tasks: tuple[str, ...]
     k: int | None
     seed: int
     variant: Variant
@@ -115,7 +124,30 @@ class _Plan:
     @property
     def name(self) -> str:
         shots = "full" if self.k is None else f"k{self.k}"
-        return f"{self.task}/{shots}/seed{self.seed}/{self.variant.name}"
+        return f"{self.target}/{shots}/seed{self.seed}/{self.variant.name}"
+
+    @property
+    def group(self) -> tuple[bool, str, str, int]:
+        """Members of one group are members of one method."""
+        options = json.dumps(dict(self.variant.options), sort_keys=True)
+        return self.variant.changes_network, self.variant.method, options, len(self.tasks)
+
+
+def _plans(
+    variants: Sequence[Variant], mixture: str, tasks: Sequence[str],
+    shots: Sequence[int | None], seeds: Sequence[int],
+) -> list[_Plan]:  # fmt: skip
+    """All members, those of one group behind one another, prompts first."""
+    plans = [
+        _Plan(target, learned, k, seed, variant)
+        for variant in variants
+        for target, learned in (
+            [(mixture, tuple(tasks))] if variant.multi_target else [(t, (t,)) for t in tasks]
+        )
+        for k, seed in itertools.product(shots, seeds)
+    ]
+    first = {group: i for i, group in reversed(list(enumerate(plan.group for plan in plans)))}
+    return sorted(plans, key=lambda plan: (plan.variant.changes_network, first[plan.group]))
 
 
 def run(
@@ -125,6 +157,7 @@ def run(
     training: Training,
     prompt_length: int,
     variants: tuple[Variant, ...],
+    methods: str | Sequence[str] | None = None,
     distilled: str | None = None,
     teachers: str | None = None,
     shots: tuple[int | None, ...] = (None,),
@@ -146,7 +179,8 @@ def run(
         data: lengths, token stores, split rules.
         training: steps, rows a member and so on.
         prompt_length: P.
-        variants: the methods to compare.
+        variants: methods to compare.
+        methods: names of the variants that are trained, or one name; all if None.
         distilled: a run of distill; needed by the starts "shared" and "distilled".
         teachers: a run of teach; needed by the start "best_source".
         shots: few-shot sizes k; None is all examples.
@@ -164,210 +198,187 @@ def run(
     with Session("adapt", model_dir, backbone, data, task_modules, dry_run, config_text) as session:
         frozen = session.backbone
         tasks = data.tasks_of(mixture_or_task_name, frozen.vocabulary)
-        if len({variant.name for variant in variants}) < len(variants) or not variants:
-            raise UserError(f"variants need different names: {[v.name for v in variants]}.")
-        plans = [
-            _Plan(task, k, seed, variant)
-            for variant, task, k, seed in itertools.product(variants, tasks, shots, seeds)
-        ]
-        # Members lie in the bank method by method.
-        plans.sort(key=lambda plan: plan.variant.method != "prompt_tuning")
+        variants = _chosen(variants, methods)
+        plans = _plans(variants, mixture_or_task_name, tasks, shots, seeds)
         examples = _examples(plans, data, per_class)
-        bank, members = _bank_and_members(plans, examples, data, prompt_length, rank, frozen)
+        validation = {task: data.open(task, "validation") for task in tasks}
+        programs = _programs(plans, examples, validation, prompt_length, rank, frozen)
         pending = session.not_made_yet(distilled) or session.not_made_yet(teachers)
-        sources = None if pending else _Sources(variants, distilled, teachers, frozen)
-        if session.only_checks(bank, members, training) or sources is None:
+        sources = None if pending else Sources(variants, distilled, teachers, frozen)
+        if session.only_checks([program for program, _ in programs], training) or sources is None:
             return
-        params, chosen = _start(
-            plans, bank, examples, sources, frozen, initialiser, training, data.feature_lengths
-        )
-        table = [
-            row
-            for method in bank.methods
-            for row in _table(
-                method, [p for p in plans if p.variant.method == method.name], training
-            )
+        chosen = _best_sources(plans, examples, sources, frozen, data.feature_lengths)
+        embeddings = frozen.embeddings
+        trained = []
+        for program, own in programs:
+            points = [
+                point_of(
+                    plan.variant, plan.seed, chosen.get(_set_of(plan), ""), sources, frozen, embeddings,
+                    initialiser, training.seed,
+                )
+                for plan in own
+            ]  # fmt: skip
+            trained.append(
+                train_fleet(
+                    f"adapt {program.name}".strip(), session.directory, frozen, program,
+                    _start(program, own, points),
+                    TaskObjective(frozen.network, program.bank, token_loss),
+                    _table(program, own, training), training, data.feature_lengths,
+                )
+            )  # fmt: skip
+            prompts.save_fleet(session.directory, frozen, program, trained[-1])
+        abouts = [
+            About(plan.variant.name, plan.k, plan.seed) for _, own in programs for plan in own
         ]
-        trained = train_fleet(
-            "adapt", session.directory, frozen, bank, members, params,
-            TaskObjective(frozen.network, bank, token_loss), table, training,
-            data.feature_lengths,
-        )  # fmt: skip
-        prompts.save_fleet(session.directory, frozen, bank, members, trained)
-        abouts = [About(plan.variant.name, plan.k, plan.seed) for plan in plans]
         draws = [
             draw_record(subset, task, k, seed, task in per_class)
             for (task, k, seed), subset in examples.items()
             if k is not None
         ]
-        session.finish(trained, members, bank, abouts, training, best_sources=chosen, draws=draws)
+        named = {f"{target}/k{k}/seed{seed}": best for (target, k, seed), best in chosen.items()}
+        session.finish(
+            trained, [program for program, _ in programs], abouts, training, best_sources=named,
+            draws=draws,
+        )  # fmt: skip
+
+
+def _chosen(
+    variants: Sequence[Variant], methods: str | Sequence[str] | None
+) -> tuple[Variant, ...]:
+    """The variants that are meant, in the order in which they are named."""
+    named = {variant.name: variant for variant in variants}
+    if len(named) < len(variants) or not variants:
+        raise UserError(f"variants need different names: {[v.name for v in variants]}.")
+    if methods is None:
+        return tuple(variants)
+    wanted = (methods,) if isinstance(methods, str) else tuple(methods)
+    for name in wanted:
+        if name not in named:
+            raise unknown_name("method", name, named)
+    return tuple(named[name] for name in dict.fromkeys(wanted))
 
 
 def _examples(plans: Sequence[_Plan], data: Data, per_class: Sequence[str]) -> dict[Any, Any]:
     """Training examples by (task, k, seed): one object for all variants, so they share memory."""
     found: dict[Any, Any] = {}
     for plan in plans:
-        key = (plan.task, plan.k, plan.seed)
-        if key not in found:
-            train = data.open(plan.task, "train")
-            found[key] = train if plan.k is None else few_shot_subset(
-                train, plan.task, plan.k, plan.seed, plan.task in per_class
-            )  # fmt: skip
+        for task in plan.tasks:
+            key = (task, plan.k, plan.seed)
+            if key not in found:
+                train = data.open(task, "train")
+                found[key] = train if plan.k is None else few_shot_subset(
+                    train, task, plan.k, plan.seed, task in per_class
+                )  # fmt: skip
     return found
 
 
-def _bank_and_members(
+def _programs(
     plans: Sequence[_Plan],
     examples: Mapping[Any, Any],
-    data: Data,
+    validation: Mapping[str, Any],
     length: int,
     rank: int,
     backbone: Backbone,
-) -> tuple[Bank, list[Member]]:
-    counts = {
-        name: sum(plan.variant.method == name for plan in plans)
-        for name in ("prompt_tuning", "mpt")
-    }
-    methods = methods_of(counts, length, backbone.config.emb_dim, rank)
-    validation = {task: data.open(task, "validation") for task in {plan.task for plan in plans}}
-    number = {method.name: i for i, method in enumerate(methods)}
-    next_index = dict.fromkeys(number, 0)
-    members = []
-    for plan in plans:
-        method = plan.variant.method
-        members.append(
+) -> list[tuple[Program, list[_Plan]]]:
+    """One program for all prompts, and one for each method that changes the network."""
+    groups = [list(found) for _, found in itertools.groupby(plans, lambda plan: plan.group)]
+    names: dict[str, int] = {}
+    methods: list[Method] = []
+    for group in groups:
+        variant = group[0].variant
+        number = names[variant.method] = names.get(variant.method, 0) + 1
+        name = variant.method if number == 1 else f"{variant.method}_{number}"
+        methods.append(
+            build_method(
+                variant, len(group), len(group[0].tasks), length, rank, backbone.config, name
+            )
+        )
+    prompted = {i: m for i, m in enumerate(methods) if isinstance(m, PromptMethod)}
+    banks: list[tuple[Any, list[int], str]] = []
+    if prompted:
+        # Prompts have the run's own folders: most runs hold nothing else.
+        bank = Bank(tuple(prompted.values()), backbone.config.vocab_size)
+        banks.append((bank, list(prompted), ""))
+    for i, method in enumerate(methods):
+        if isinstance(method, NetworkMethod):
+            banks.append((NetworkBank(method, backbone.mesh), [i], method.name))
+    programs = []
+    for bank, own, name in banks:
+        members = [
             Member(
-                plan.name, number[method], next_index[method], (plan.task,),
-                (examples[plan.task, plan.k, plan.seed],), (validation[plan.task],),
+                plan.name, place, m, plan.tasks,
+                tuple(examples[task, plan.k, plan.seed] for task in plan.tasks),
+                tuple(validation[task] for task in plan.tasks),
                 # Few-shot sets differ by their draw; of all examples a seed is another order.
                 order=plan.seed if plan.k is None else 0,
             )
+            for place, i in enumerate(own)
+            for m, plan in enumerate(groups[i])
+        ]  # fmt: skip
+        programs.append((Program(bank, tuple(members), name), [p for i in own for p in groups[i]]))
+    return programs
+
+
+def build_method(
+    variant: Variant, members: int, tasks: int, length: int, rank: int, config: T5Config,
+    name: str | None = None,
+) -> Method:  # fmt: skip
+    """The method of a variant, for so many members of so many tasks.
+
+    Args:
+        length, rank: P and MPT's R, unless the variant's options say otherwise.
+        name: of the method in its bank; what it is called everywhere if None.
+    """
+    kind = method_named(variant.method)
+    options = {"rank": rank, **variant.options} if variant.method == "mpt" else variant.options
+    try:
+        return kind.build(
+            name=name or variant.method, members=members, tasks=tasks, length=length, config=config,
+            **options,
         )  # fmt: skip
-        next_index[method] += 1
-    return Bank(tuple(methods), backbone.config.vocab_size), members
+    except (TypeError, ValueError) as error:
+        raise UserError(f"variant {variant.name}: options {dict(options)}: {error}") from error
 
 
-def methods_of(
-    members: Mapping[str, int], length: int, width: int, rank: int, tasks: int = 1
-) -> list[Method]:
-    """The methods of a bank with so many members of each: where the names of `Variant.method` lead."""
-    methods: list[Method] = []
-    if count := members.get("prompt_tuning", 0):
-        methods.append(PromptTuning(members=count, tasks=tasks, length=length, width=width))
-    if count := members.get("mpt", 0):
-        methods.append(MPT(members=count, tasks=tasks, length=length, width=width, rank=rank))
-    return methods
-
-
-class _Sources:
-    """What the variants start from, read and checked before anything is trained."""
-
-    def __init__(
-        self,
-        variants: Sequence[Variant],
-        distilled: str | None,
-        teachers: str | None,
-        backbone: Backbone,
-    ):
-        self.distilled: dict[str, list[PromptFile]] = {}
-        self.teachers: dict[str, np.ndarray] = {}
-        wanted = {v.source for v in variants if v.start in ("shared", "distilled")}
-        if wanted:
-            files = prompts.load_run(_needed(distilled, "distilled", variants), backbone)
-            # One file (or adapter) that is given by its own path is meant whatever it is called.
-            alone = len(files) == len(wanted) == 1 and not (Path(str(distilled)) / RECORD).exists()
-            for name, file in files.items():
-                if "shared" in file.arrays:
-                    variant = next(iter(wanted)) if alone else name.partition("/")[0]
-                    self.distilled.setdefault(variant, []).append(file)
-            for name in wanted - set(self.distilled):
-                raise unknown_name(f"distilled variant in {distilled}", name, self.distilled)
-        if any(variant.start == "best_source" for variant in variants):
-            files = prompts.load_run(_needed(teachers, "teachers", variants), backbone)
-            self.teachers = {task: prompt for (_, task), prompt in prompts.finished(files).items()}
-
-    def of_seed(self, name: str, seed: int) -> Any:
-        files = self.distilled[name]
-        return files[seed % len(files)].arrays
-
-
-def _needed(path: str | None, argument: str, variants: Sequence[Variant]) -> str:
-    if path is None:
-        raise UserError(
-            f"adapt.run.{argument} is not given, but the variants {[v.name for v in variants]} start "
-            "from such a run. Give its directory, or leave those variants out."
-        )
-    return path
-
-
-def _start(
-    plans: Sequence[_Plan],
-    bank: Bank,
-    examples: Mapping[Any, Any],
-    sources: _Sources,
-    backbone: Backbone,
-    initialiser: Initialiser,
-    training: Training,
-    feature_lengths: Mapping[str, int],
-) -> tuple[Any, dict[str, str]]:
-    """The bank's parameters at step 0, and which source prompt each few-shot set chose."""
-    embeddings = jnp.asarray(backbone.embeddings)
-    best = _best_sources(plans, examples, sources, backbone, feature_lengths)
-    starts: dict[str, list[Any]] = {method.name: [] for method in bank.methods}
-    methods = {method.name: method for method in bank.methods}
-    for plan in plans:
-        variant, method = plan.variant, methods[plan.variant.method]
-        m = len(starts[method.name])
-        rng = jax.random.fold_in(jax.random.key(training.seed), plan.seed)
-        if variant.start == "vocabulary":
-            start = method.init_member(m, rng, initialiser, embeddings)
-        elif variant.start == "distilled":
-            start = cast(MPT, method).start_from_average(
-                m, sources.of_seed(variant.source, plan.seed)
-            )
-        else:
-            if variant.start == "shared":
-                prompt = sources.of_seed(variant.source, plan.seed)["shared"]
-            else:
-                prompt = sources.teachers[best[plan.task, plan.k, plan.seed]]
-            start = method.start(m, rng, prompt)
-        starts[method.name].append(start)
-    named = {f"{task}/k{k}/seed{seed}": source for (task, k, seed), source in best.items()}
-    return {name: stack_members(members) for name, members in starts.items()}, named
+def _set_of(plan: _Plan) -> tuple[str, int | None, int]:
+    return plan.target, plan.k, plan.seed
 
 
 def _best_sources(
     plans: Sequence[_Plan],
     examples: Mapping[Any, Any],
-    sources: _Sources,
+    sources: Sources,
     backbone: Backbone,
     feature_lengths: Mapping[str, int],
-    most: int = 64,
 ) -> dict[Any, str]:
-    """The teacher with the lowest loss on (at most `most` of) each training set."""
-    wanted = {
-        (plan.task, plan.k, plan.seed) for plan in plans if plan.variant.start == "best_source"
+    """The source prompt that each training set chose, where a variant asks for it."""
+    wanted = {_set_of(p): p.tasks for p in plans if p.variant.start in FROM_TEACHERS}
+    sets = {
+        key: [(task, examples[task, key[1], key[2]]) for task in tasks]
+        for key, tasks in wanted.items()
     }
-    if not wanted:
-        return {}
-    bank, params, ids = prompts.plain_bank(sources.teachers, backbone.config.vocab_size)
-    predictor = Predictor(backbone, bank, batch_size=256, feature_lengths=feature_lengths)
-    pairs = list(itertools.product(sorted(wanted, key=str), sources.teachers))
-    jobs = [Job(key[0], ids[teacher], limit(examples[key], most)) for key, teacher in pairs]
-    losses = predictor.losses(params, jobs)
-    by_key: dict[Any, dict[str, float]] = {}
-    for (key, teacher), values in zip(pairs, losses, strict=True):
-        by_key.setdefault(key, {})[teacher] = float(values.mean())
-    return {key: best_source(values, higher_is_better=False) for key, values in by_key.items()}
+    return best_sources(sets, sources.teachers, backbone, feature_lengths)
 
 
-def _table(method: Method, plans: Sequence[_Plan], training: Training) -> list[tuple[str, Any]]:
-    rates = {
-        "prompt": np.array([plan.variant.learning_rate for plan in plans], np.float32),
-        "shared": np.array([plan.variant.learning_rate for plan in plans], np.float32),
-        "factors": np.array([plan.variant.factor_learning_rate for plan in plans], np.float32),
-    }
-    return [
-        (f"{method.name}/{pattern.strip('^$')}", training.group(rates[role]))
-        for pattern, role in method.default_groups()
-    ]
+def _start(program: Program, plans: Sequence[_Plan], points: Sequence[Any]) -> Any:
+    """The bank's parameters at step 0."""
+    starts: dict[str, list[Any]] = {method.name: [] for method in program.bank.methods}
+    for member, plan, point in zip(program.members, plans, points, strict=True):
+        method = program.bank.methods[member.method]
+        starts[method.name].append(STARTS[plan.variant.start](method, member.index, point))
+    return {name: stack_members(members) for name, members in starts.items()}
+
+
+def _table(program: Program, plans: Sequence[_Plan], training: Training) -> list[tuple[str, Any]]:
+    rows: list[tuple[str, Any]] = []
+    for index, method in enumerate(program.bank.methods):
+        own = [
+            plan.variant
+            for member, plan in zip(program.members, plans, strict=True)
+            if member.method == index
+        ]
+        main = training.group(np.array([v.learning_rate for v in own], np.float32))
+        factors = training.group(np.array([v.factor_learning_rate for v in own], np.float32))
+        groups = dict.fromkeys(("prompt", "shared", "weights"), main)
+        rows += table_for([method], groups | {"factors": factors, "frozen": training.group(None)})
+    return rows

@@ -17,13 +17,14 @@ import numpy as np
 from mpt_jax.errors import UserError, unknown_name
 from mpt_jax.methods.bank import Bank
 from mpt_jax.methods.initialisers import sampled_vocabulary
-from mpt_jax.methods.method import Initialiser, stack_members
+from mpt_jax.methods.method import stack_members
 from mpt_jax.methods.mpt import MPT
+from mpt_jax.methods.prompt_method import Initialiser
 from mpt_jax.partitioning import place, replicated
 from mpt_jax.stages import prompts
 from mpt_jax.stages.backbone import Backbone, BackboneSource
 from mpt_jax.stages.data import Data
-from mpt_jax.stages.fleet import Member, Training, train_fleet
+from mpt_jax.stages.fleet import Member, Program, Training, train_fleet
 from mpt_jax.stages.session import About, Session
 from mpt_jax.training.distillation import TEACHER_TOKENS, DistillationObjective
 from mpt_jax.training.objectives import TokenLoss
@@ -116,13 +117,14 @@ def run(
             width=frozen.config.emb_dim, rank=rank,
         )  # fmt: skip
         bank = Bank((method,), frozen.config.vocab_size)
-        members = [
+        members = tuple(
             Member(f"{variant.name}/seed{seed}", 0, m, tasks, train, validation)
             for m, (variant, seed) in enumerate(chosen)
-        ]
+        )
+        program = Program(bank, members)
         pending = session.not_made_yet(teachers)
         teacher_prompts = {} if pending else _teachers(teachers, tasks, prompt_length, frozen)
-        if session.only_checks(bank, members, training):
+        if session.only_checks([program], training):
             return
         teacher_bank, teacher_params, _ = prompts.plain_bank(
             teacher_prompts, frozen.config.vocab_size
@@ -143,12 +145,12 @@ def run(
             (".*/[uv]", training.group(factor_rates)),
         ]
         trained = train_fleet(
-            "distill", session.directory, frozen, bank, members, params, objective, table,
-            training, data.feature_lengths, extend=_with_teachers(method, bank.vocab_size),
+            "distill", session.directory, frozen, program, params, objective, table, training,
+            data.feature_lengths, extend=_with_teachers(method, bank.vocab_size),
         )  # fmt: skip
-        prompts.save_fleet(session.directory, frozen, bank, members, trained)
+        prompts.save_fleet(session.directory, frozen, program, trained)
         abouts = [About(variant.name, seed=seed) for variant, seed in chosen]
-        session.finish(trained, members, bank, abouts, training)
+        session.finish([trained], [program], abouts, training)
 
 
 def _teachers(

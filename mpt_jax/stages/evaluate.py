@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from rich.console import Console
 
@@ -150,19 +149,21 @@ def _scores(
         raise UserError(
             f"prompt files are missing for the members {missing[:5]}; run the stage again."
         )
-    named = {
-        f"{member['name']}\n{task}": files[member["name"]].prompt(task)
-        for member in members
-        for task in member["tasks"]
-    }
-    bank, params, ids = prompts.plain_bank(named, backbone.config.vocab_size)
-    predictor = Predictor(
-        backbone, bank, batch_size=arguments.batch_size,
-        feature_lengths=arguments.feature_lengths, decoding=arguments.decoding,
-    )  # fmt: skip
     owners = [(member, task) for member in members for task in member["tasks"]]
-    jobs = [Job(task, ids[f"{member['name']}\n{task}"], examples[task]) for member, task in owners]
-    found = predictor.scores(jax.tree.map(jnp.asarray, params), jobs)
+    metrics_of: dict[tuple[str, str], dict[str, float]] = {}
+    for loaded in prompts.load_banks(
+        {member["name"]: files[member["name"]] for member in members}, backbone.config
+    ):
+        predictor = Predictor(
+            backbone, loaded.bank, batch_size=arguments.batch_size,
+            feature_lengths=arguments.feature_lengths, decoding=arguments.decoding,
+        )  # fmt: skip
+        jobs = [
+            Job(task, virtual_ids, examples[task], m)
+            for (_, task), (virtual_ids, m) in loaded.places.items()
+        ]
+        found = predictor.scores(loaded.params, jobs)
+        metrics_of |= dict(zip(loaded.places, found, strict=True))
     return [
         Score(
             stage=stage, task=task, method=member["method"], k=member["k"], seed=member["seed"],
@@ -175,22 +176,29 @@ def _scores(
             metrics=metrics,
             majorities=dict(majority[task]),
         )
-        for (member, task), metrics in zip(owners, found, strict=True)
+        for member, task in owners
+        for metrics in [metrics_of[member["name"], task]]
     ]  # fmt: skip
 
 
 def _curves(stage: Stage, source: str, members: Sequence[Mapping[str, Any]]) -> list[Curve]:
-    rows = read_rows(Path(source) / "metrics", "validation")
+    """Each member's validation scores by step, from the program that it was trained in."""
+    folder = Path(source) / "metrics"
+    curves: dict[str, dict[int, float]] = {}
+    for place in (folder, *sorted(path for path in folder.glob("*") if path.is_dir())):
+        for row in read_rows(place, "validation"):
+            for name, score in row["score"].items():
+                curves.setdefault(name, {})[row["step"]] = score
     return [
         Curve(
             stage=stage,
             task=member["tasks"][0] if len(member["tasks"]) == 1 else "mean of sources",
             method=member["method"], k=member["k"], seed=member["seed"], split="validation",
-            steps=[row["step"] for row in rows],
-            scores=[row["score"][member["name"]] for row in rows],
+            steps=list(curve),
+            scores=list(curve.values()),
         )
         for member in members
-        if rows
+        if (curve := curves.get(member["name"]))
     ]  # fmt: skip
 
 
@@ -207,9 +215,10 @@ def _similarities(
         for member in members:
             if member["seed"] == 0:
                 file = files[source][member["name"]]
-                groups.setdefault(member["method"], []).extend(
-                    (task, file.prompt(task)) for task in member["tasks"]
-                )
+                if file.is_matrix:
+                    groups.setdefault(member["method"], []).extend(
+                        (task, file.prompt(task)) for task in member["tasks"]
+                    )
         for method, pairs in groups.items():
             shapes = {prompt.shape for _, prompt in pairs}
             if len(pairs) > 1 and len(shapes) == 1:

@@ -5,7 +5,7 @@ everything else is here.
 """
 
 import dataclasses
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +18,16 @@ from mpt_jax.data.sampler import PaperSampler, ProportionalSampler, Sampler
 from mpt_jax.data.splits import shuffled
 from mpt_jax.data.streams import Stream, Streams
 from mpt_jax.errors import UserError
-from mpt_jax.methods.bank import Bank
-from mpt_jax.partitioning import place, process_data_shard, replicated, shard_batch
+from mpt_jax.methods.bank import AnyBank
+from mpt_jax.methods.method import Method
+from mpt_jax.partitioning import (
+    STANDARD_RULES,
+    place,
+    process_data_shard,
+    replicated,
+    shard_batch,
+    tree_shardings,
+)
 from mpt_jax.stages.backbone import Backbone
 from mpt_jax.stages.predict import Decoding, Job, Predictor, main_metric
 from mpt_jax.training import loop
@@ -27,7 +35,7 @@ from mpt_jax.training.checkpoints import Checkpoints, Identity
 from mpt_jax.training.objectives import Objective
 from mpt_jax.training.optimizers import Group, Optimizer, Table
 from mpt_jax.training.schedules import Schedule, WarmupLinear
-from mpt_jax.training.step import init_state, make_train_step
+from mpt_jax.training.step import init_state, make_train_step, state_shardings
 from mpt_jax.training.update_rules import AdamW, Rule
 
 
@@ -37,7 +45,7 @@ class Member:
 
     Attributes:
         name: unique in the fleet; names its metrics and its prompt file.
-        method: index of its method in the bank.
+        method: index of its method in the program's bank.
         index: its number m among that method's members.
         tasks: names of its K tasks.
         train: examples of each task.
@@ -53,6 +61,28 @@ class Member:
     train: tuple[Examples, ...]
     validation: tuple[Examples, ...]
     order: int = 0
+
+
+@dataclasses.dataclass(frozen=True)
+class Program:
+    """Members that train side by side, in one compiled step.
+
+    Attributes:
+        bank: whose parameters are trained.
+        members: in the order of the bank's member numbers.
+        name: of its folders below checkpoints/ and metrics/, where a run has several programs.
+    """
+
+    bank: AnyBank
+    members: tuple[Member, ...]
+    name: str = ""
+
+    def __post_init__(self):
+        methods = self.bank.methods
+        expected = [(i, m) for i, method in enumerate(methods) for m in range(method.members)]
+        found = [(member.method, member.index) for member in self.members]
+        if found != expected:
+            raise ValueError(f"Members {found} are not in the order of the bank, {expected}.")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -130,8 +160,7 @@ def train_fleet(
     title: str,
     directory: Path,
     backbone: Backbone,
-    bank: Bank,
-    members: Sequence[Member],
+    program: Program,
     params: Any,
     objective: Objective,
     table: Table,
@@ -140,18 +169,23 @@ def train_fleet(
     *,
     extend: Callable[[Mapping[str, np.ndarray]], Mapping[str, np.ndarray]] = lambda batch: batch,
 ) -> Trained:
-    """Trains all members in one program, resuming what `directory` holds.
+    """Trains all members of a program, resuming what `directory` holds.
 
     Args:
         title: for the progress bar.
         directory: of the run; gets checkpoints/ and metrics/.
-        members: in the order of the bank's member numbers.
+        program: who trains.
         params: the bank's parameters to start from.
         objective: see `mpt_jax.training`.
         table: the optimizer's table; training.group makes its rows.
         extend: adds what the objective needs to a batch (the teachers' tokens).
     """
-    check_order(bank, members)
+    bank, members = program.bank, program.members
+    if training.packed_lengths is not None and bank.members > 1 and not bank.mixes:
+        raise UserError(
+            f"Packed rows hold examples of several members, which {bank.methods[0].name} cannot tell "
+            "apart: it changes the whole row. Leave packed_lengths out, or train one member."
+        )
     streams = Streams(
         [
             Stream(
@@ -174,15 +208,16 @@ def train_fleet(
         clip_norm=training.clip_norm,
         steps=training.steps,
     )
+    state = init_state(params, optimizer)
+    layout = _layout(state, bank, backbone)
     step = make_train_step(
-        objective, optimizer, accumulate=training.accumulate, mesh=backbone.mesh, seed=training.seed
-    )
-    state = place(init_state(params, optimizer), replicated(backbone.mesh))
+        objective, optimizer, accumulate=training.accumulate, mesh=backbone.mesh,
+        state_layout=layout, seed=training.seed,
+    )  # fmt: skip
+    state = place(state, replicated(backbone.mesh) if layout is None else layout)
     identity = Identity(
         backbone.fingerprint,
-        {m.name: dict(zip(("kind", "members", "tasks", "length", "width"),
-                          (m.kind, m.members, m.tasks, m.length, m.width), strict=True))
-         for m in bank.methods},
+        {method.name: _about(method) for method in bank.methods},
         {"seed": training.seed, "rows_per_member": training.rows_per_member,
          "members": [member.name for member in members]},
     )  # fmt: skip
@@ -200,12 +235,14 @@ def train_fleet(
             {method.name: method.members for method in bank.methods},
         ),
         title=title,
-        evaluate=_validation(backbone, bank, members, training, feature_lengths)
+        evaluate=_validation(backbone, program, training, feature_lengths)
         if any(member.validation for member in members)
         else None,
         best_by="score",
-        checkpoints=Checkpoints(directory / "checkpoints", identity, keep=training.keep),
-        metrics_folder=directory / "metrics",
+        checkpoints=Checkpoints(
+            directory / "checkpoints" / program.name, identity, keep=training.keep
+        ),
+        metrics_folder=directory / "metrics" / program.name,
         place=lambda batch: shard_batch(backbone.mesh, batch),
     )
     return Trained(
@@ -246,11 +283,21 @@ def limit(examples: Examples, most: int) -> Examples:
     return SubStore(examples, np.sort(shuffled(len(examples))[:most]))
 
 
-def check_order(bank: Bank, members: Sequence[Member]) -> None:
-    expected = [(i, m) for i, method in enumerate(bank.methods) for m in range(method.members)]
-    found = [(member.method, member.index) for member in members]
-    if found != expected:
-        raise ValueError(f"Members {found} are not in the order of the bank, {expected}.")
+def _layout(state: Any, bank: AnyBank, backbone: Backbone) -> Any:
+    """Where the state lies: whole weights as the backbone's do; None for a copy on every device."""
+    axes = {method.name: method.logical_axes() for method in bank.methods}
+    if None in axes.values():
+        return None
+    rules = {**STANDARD_RULES, "members": None}
+    shardings = tree_shardings(backbone.mesh, axes, state.params, rules)
+    return state_shardings(state, backbone.mesh, shardings)
+
+
+def _about(method: Method) -> dict[str, Any]:
+    """What must be the same when a run is resumed."""
+    sizes = {n: getattr(method, n) for n in ("length", "width") if hasattr(method, n)}
+    about = {"kind": method.kind, "members": method.members, "tasks": method.tasks, **sizes}
+    return about | ({"settings": method.settings} if method.settings else {})
 
 
 def _extended(batches: Batches, start: int, stop: int, extend: Any) -> Iterator[Any]:
@@ -260,12 +307,12 @@ def _extended(batches: Batches, start: int, stop: int, extend: Any) -> Iterator[
 
 def _validation(
     backbone: Backbone,
-    bank: Bank,
-    members: Sequence[Member],
+    program: Program,
     training: Training,
     feature_lengths: Mapping[str, int],
 ) -> Callable[[Any], dict[str, np.ndarray]]:
     """params -> {"score": [M]}: each member's mean over its tasks' main metrics."""
+    bank, members = program.bank, program.members
     predictor = Predictor(
         backbone,
         bank,
@@ -277,7 +324,8 @@ def _validation(
     for number, member in enumerate(members):
         for k, (task, examples) in enumerate(zip(member.tasks, member.validation, strict=True)):
             ids = bank.virtual_ids(member.method, member.index, k)
-            jobs.append(Job(task, ids, limit(examples, training.validation_examples)))
+            chosen = limit(examples, training.validation_examples)
+            jobs.append(Job(task, ids, chosen, member.index))
             owners.append(number)
 
     def evaluate(params: Any) -> dict[str, np.ndarray]:

@@ -15,6 +15,7 @@ import numpy as np
 from mpt_jax.data.examples import Example
 from mpt_jax.data.vocabularies import EOS_ID
 from mpt_jax.errors import UserError, unknown_name
+from mpt_jax.methods.prompt_file import PromptFile
 from mpt_jax.stages import prompts as prompt_files
 from mpt_jax.stages.backbone import Backbone, BackboneSource
 from mpt_jax.stages.predict import Decoding, Job, Predictor
@@ -64,19 +65,20 @@ def run(
     if decoding.method == "choices":
         raise UserError("decoding by choices needs a task's labels; use greedy, beam or sample.")
     frozen = backbone.open()
-    prompt = _choose(prompts, task, name, frozen)
+    (loaded,) = prompt_files.load_banks(_choose(prompts, task, name, frozen), frozen.config)
+    ((virtual_ids, member),) = loaded.places.values()
     text = sys.stdin.read() if input is None else Path(input).read_text(encoding="utf-8")
     lines = text.removesuffix("\n").split("\n")
     if not text:
         raise UserError("There is no input: give --input=FILE, or texts on standard input.")
     examples = _Texts(lines, frozen, max_input_length)
-    bank, params, ids = prompt_files.plain_bank({"prompt": prompt}, frozen.config.vocab_size)
     longest = int(examples.lengths()[:, 0].max())
     predictor = Predictor(
-        frozen, bank, batch_size=min(batch_size, len(lines)),
+        frozen, loaded.bank, batch_size=min(batch_size, len(lines)),
         feature_lengths={"inputs": longest, "targets": max_output_length}, decoding=decoding,
     )  # fmt: skip
-    answers = predictor.texts(params, [Job("infer", ids["prompt"], examples)])[0]
+    jobs = [Job("infer", virtual_ids, examples, member)]
+    answers = predictor.texts(loaded.params, jobs)[0]
     result = "".join(f"{' '.join(answer.splitlines())}\n" for answer in answers)
     if output is None:
         sys.stdout.write(result)
@@ -84,9 +86,12 @@ def run(
         Path(output).write_text(result, encoding="utf-8")
 
 
-def _choose(source: str, task: str | None, name: str | None, backbone: Backbone) -> np.ndarray:
-    """The one finished prompt that is meant."""
-    found = prompt_files.finished(prompt_files.load_run(source, backbone))
+def _choose(
+    source: str, task: str | None, name: str | None, backbone: Backbone
+) -> dict[str, PromptFile]:
+    """The one file that is meant, by its name, with the one task."""
+    files = prompt_files.load_run(source, backbone)
+    found = [(n, t) for n, file in files.items() for t in file.metadata.task_names]
     if task is not None and not any(t == task for _, t in found):
         raise unknown_name(f"task in {source}", task, {t for _, t in found})
     if name is not None and not any(n == name for n, _ in found):
@@ -96,7 +101,8 @@ def _choose(source: str, task: str | None, name: str | None, backbone: Backbone)
         listed = "\n  ".join(f"--name={n} --task={t}" for n, t in fitting[:10])
         more = f"\n  ... and {len(fitting) - 10} more" if len(fitting) > 10 else ""
         raise UserError(f"{len(fitting)} prompts in {source} fit; choose one by\n  {listed}{more}")
-    return found[fitting[0]]
+    ((chosen, chosen_task),) = fitting
+    return {chosen: files[chosen].take([chosen_task])}
 
 
 class _Texts:

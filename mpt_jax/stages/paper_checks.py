@@ -11,6 +11,8 @@ from rich.console import Console
 from mpt_jax.data.vocabulary_files import vocabulary_of
 from mpt_jax.errors import UserError
 from mpt_jax.models.formats.loading import open_weights
+from mpt_jax.models.t5_config import T5Config
+from mpt_jax.models.t5_sizes import size_named
 from mpt_jax.reporting.layout import NOTHING
 from mpt_jax.reporting.layout import Table as ShownTable
 from mpt_jax.reporting.paper.published import (
@@ -20,7 +22,7 @@ from mpt_jax.reporting.paper.published import (
     published_table,
     task_facts,
 )
-from mpt_jax.stages.adapt import Variant, methods_of
+from mpt_jax.stages.adapt import Variant, build_method
 from mpt_jax.stages.backbone import EMBEDDED, EMBEDDED_FOLDER
 from mpt_jax.stages.data import Data
 from mpt_jax.stages.paper_runs import Plan, Run
@@ -80,13 +82,14 @@ def parameter_counts(table: Table) -> list[Count]:
     counts = []
     for size_name, tasks in table.tasks_by_size().items():
         size = table.size_of(size_name)
-        width = _width(size)
+        shape = _shape(size)
+        width = shape.emb_dim
         exact = exact_counts(width) if table.prompt_length == 100 and table.rank == 1 else {}
         for row in rows:
             if not row.later:
                 variant = variants.get(row.method.removesuffix("_multi"))
                 ours = None if variant is None else _count(
-                    table, variant, width, len(tasks) if row.multi_target else 1
+                    table, variant, shape, len(tasks) if row.multi_target else 1
                 )  # fmt: skip
                 # What is known of shared parameters is divided by GLUE's 8 tasks, in every table.
                 known = bool(exact) and not (row.multi_target and len(tasks) != GLUE_TASKS)
@@ -100,24 +103,24 @@ def parameter_counts(table: Table) -> list[Count]:
         for name in (name for name in variants if name not in known_methods):
             counts.append(
                 Count(
-                    name, size_name, _count(table, variants[name], width, 1), exact.get(name), None
+                    name, size_name, _count(table, variants[name], shape, 1), exact.get(name), None
                 )
             )
     return counts
 
 
-def _count(table: Table, variant: Variant, width: int, tasks: int) -> int:
-    (method,) = methods_of({variant.method: 1}, table.prompt_length, width, table.rank, tasks)
+def _count(table: Table, variant: Variant, shape: T5Config, tasks: int) -> int:
+    method = build_method(variant, 1, tasks, table.prompt_length, table.rank, shape)
     return method.count() // tasks
 
 
-def _width(size: Size) -> int:
-    """D of the checkpoint, where there is one."""
+def _shape(size: Size) -> T5Config:
+    """Of the checkpoint, where there is one."""
     folder = _folder(size)
     if folder is None:
-        return size.width
+        return size_named(size.model)
     try:
-        return open_weights(folder).config.emb_dim
+        return open_weights(folder).config
     except (OSError, ValueError) as error:
         raise UserError(f"The backbone in {folder} cannot be read: {error}") from error
 

@@ -183,7 +183,7 @@ def _cell(
         **common, "ADAPT_STEPS": steps, "ADAPT_BATCH_SIZE": rows, "RANK": table.rank,
         "EVAL_PERIOD": _period(table.eval_period, steps), "SHOTS": tuple(table.shots),
         "SEEDS": tuple(table.seeds), "PER_CLASS": tuple(table.per_class),
-        "TEACHER_DIR": by_stage.get("teach"), "SOURCE_DIR": by_stage.get("distill"),
+        "TEACHER_DIR": by_stage.get("teach"), "SOURCE_DIR": by_stage.get("distill"), "METHOD": None,
         **_fields("cell/adapt.Variant", variant),
     }  # fmt: skip
     adapt = Run(
@@ -239,7 +239,8 @@ def is_done(cell: Cell) -> bool:
 
 def step_of(run: Run) -> int:
     """The last step with a checkpoint, 0 without any."""
-    return max(checkpoints.steps(run.folder / "checkpoints"), default=0)
+    found = checkpoints.folders(run.folder / "checkpoints")
+    return max((step for folder in found for step in checkpoints.steps(folder)), default=0)
 
 
 def changes(run: Run) -> list[str]:

@@ -40,13 +40,13 @@ class Size:
     Attributes:
         name: of its folder in MODEL_DIR.
         checkpoint: where it lies; None until it is given.
-        width: D, for parameter counts where there is no checkpoint.
+        model: a name of `models.t5_sizes`, for parameter counts where there is no checkpoint.
         rows: batch rows (of each member of a fleet).
     """
 
     name: str
     checkpoint: str | None
-    width: int
+    model: str
     rows: int
 
 

@@ -6,7 +6,7 @@ members, N examples.
 
 import dataclasses
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -18,14 +18,14 @@ from mpt_jax.data.buckets import Buckets
 from mpt_jax.data.evaluation import EvaluationBatch, evaluation_batches
 from mpt_jax.data.streams import Stream, Streams
 from mpt_jax.errors import UserError
-from mpt_jax.methods.bank import Bank
+from mpt_jax.methods.bank import AnyBank
 from mpt_jax.models.beam_search import beam_decode
 from mpt_jax.models.choice_scoring import score_choices
 from mpt_jax.models.decoding import greedy_decode, sample_decode
+from mpt_jax.models.forward import Applied, forward
 from mpt_jax.partitioning import fetch, place, process_data_shard, replicated, shard_batch
 from mpt_jax.stages.backbone import Backbone
 from mpt_jax.training.losses import sum_by_id, token_cross_entropy
-from mpt_jax.training.objectives import forward
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,14 +34,16 @@ class Job:
 
     Attributes:
         task: name of the task that the examples and the metrics are of.
-        virtual_ids: the prompt in the bank.
+        virtual_ids: the prompt in the bank; empty for methods that have none.
         examples: of one split, as `mpt_jax.data.examples.Examples`; scores need all of it, texts
             and losses only its length, `read` and `lengths`.
+        member: whose they are in a bank that does not mix members in a batch.
     """
 
     task: str
     virtual_ids: np.ndarray
     examples: Any
+    member: int = 0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,7 +75,7 @@ class Decoding:
 
 
 class Predictor:
-    """A backbone with a bank of prompts, ready to run jobs in batches of few shapes.
+    """A backbone with a bank of trained parameters, ready to run jobs in batches of few shapes.
 
     Args:
         backbone: the frozen model.
@@ -87,7 +89,7 @@ class Predictor:
     def __init__(
         self,
         backbone: Backbone,
-        bank: Bank,
+        bank: AnyBank,
         *,
         batch_size: int,
         feature_lengths: Mapping[str, int],
@@ -104,26 +106,29 @@ class Predictor:
         """The output for every example of every job."""
         if self.decoding.method == "choices":
             return self._choices(params, jobs)
-        read_virtual = self.bank.reader(self._placed(params))
         outputs: list[list[str]] = [[""] * len(job.examples) for job in jobs]
-        for number, (batch, rows) in enumerate(self._batches(jobs)):
-            tokens = shard_batch(self.backbone.mesh, batch)["encoder_input_tokens"]
-            ids = fetch(self._decode(tokens, read_virtual, number))
-            for (stream, example), row in zip(rows, ids, strict=True):
-                if stream >= 0:
-                    outputs[stream][example] = self.backbone.vocabulary.decode(row.tolist())
+        for selected, mine in self._together(params, jobs):
+            applied = self.bank.applied(selected, self.backbone.params)
+            batches = self._batches([jobs[i] for i in mine])
+            for number, (batch, rows) in enumerate(batches):
+                tokens = shard_batch(self.backbone.mesh, batch)["encoder_input_tokens"]
+                ids = fetch(self._decode(tokens, applied, number))
+                for (stream, example), row in zip(rows, ids, strict=True):
+                    if stream >= 0:
+                        text = self.backbone.vocabulary.decode(row.tolist())
+                        outputs[mine[stream]][example] = text
         return outputs
 
     def losses(self, params: Any, jobs: Sequence[Job]) -> list[np.ndarray]:
         """Summed negative log-likelihood [N] of the targets, for each job."""
         found = [np.zeros(len(job.examples), np.float32) for job in jobs]
-        params = self._placed(params)
-        for batch, rows in self._batches(jobs):
-            arrays = shard_batch(self.backbone.mesh, batch)
-            values = fetch(self._losses(params, self.backbone.params, arrays))
-            for (stream, example), value in zip(rows, values, strict=True):
-                if stream >= 0:
-                    found[stream][example] = value
+        for selected, mine in self._together(params, jobs):
+            for batch, rows in self._batches([jobs[i] for i in mine]):
+                arrays = shard_batch(self.backbone.mesh, batch)
+                values = fetch(self._losses(selected, self.backbone.params, arrays))
+                for (stream, example), value in zip(rows, values, strict=True):
+                    if stream >= 0:
+                        found[mine[stream]][example] = value
         return found
 
     def scores(self, params: Any, jobs: Sequence[Job]) -> list[dict[str, float]]:
@@ -146,25 +151,35 @@ class Predictor:
             for i, job in enumerate(jobs)
         ]
 
-    def _decode(self, tokens: jax.Array, read_virtual: Any, number: int) -> jax.Array:
-        network, params, length = self.backbone.network, self.backbone.params, self.max_length
-        d = self.decoding
+    def _together(self, params: Any, jobs: Sequence[Job]) -> Iterator[tuple[Any, list[int]]]:
+        """What each group of jobs is run with, and which jobs these are: all, or a member's."""
+        params = self._placed(params)
+        groups: dict[int, list[int]] = {}
+        for i, job in enumerate(jobs):
+            groups.setdefault(0 if self.bank.mixes else job.member, []).append(i)
+        for member, mine in groups.items():
+            yield self.bank.select(params, member), mine
+
+    def _decode(self, tokens: jax.Array, applied: Applied, number: int) -> jax.Array:
+        network, length, d = self.backbone.network, self.max_length, self.decoding
+        params, embed, edits = applied
         if d.method == "beam":
             return beam_decode(
                 network, params, tokens, length,
-                read_virtual=read_virtual, beams=d.beams, alpha=d.length_penalty,
+                embed, edits, beams=d.beams, alpha=d.length_penalty,
             )  # fmt: skip
         if d.method == "sample":
             return sample_decode(
                 network, params, tokens, length, jax.random.key(d.seed + number),
-                read_virtual=read_virtual, temperature=d.temperature, top_k=d.top_k, top_p=d.top_p,
+                embed, edits, temperature=d.temperature, top_k=d.top_k, top_p=d.top_p,
             )  # fmt: skip
-        return greedy_decode(network, params, tokens, length, read_virtual=read_virtual)
+        return greedy_decode(network, params, tokens, length, embed, edits)
 
     def _choices(self, params: Any, jobs: Sequence[Job]) -> list[list[str]]:
-        read_virtual = self.bank.reader(self._placed(params))
         outputs = []
         for job in jobs:
+            selected = self.bank.select(self._placed(params), job.member)
+            weights, embed, edits = self.bank.applied(selected, self.backbone.params)
             labels = _labels(job)
             encoded = [[*self.backbone.vocabulary.encode(label), 1] for label in labels]
             choices = np.zeros((len(labels), max(map(len, encoded))), np.int32)
@@ -175,8 +190,7 @@ class Predictor:
                 tokens = shard_batch(self.backbone.mesh, batch)["encoder_input_tokens"]
                 likelihoods = fetch(
                     score_choices(
-                        self.backbone.network, self.backbone.params, tokens, jnp.asarray(choices),
-                        read_virtual=read_virtual,
+                        self.backbone.network, weights, tokens, jnp.asarray(choices), embed, edits,
                     )
                 )  # fmt: skip
                 for (stream, example), best in zip(rows, likelihoods.argmax(axis=1), strict=True):
@@ -241,8 +255,9 @@ def _labels(job: Job) -> list[str]:
     return labels
 
 
-def _row_losses(network, bank, params, backbone, batch):
-    logits, _ = forward(network, backbone, batch, bank.reader(params))
+def _row_losses(network, bank, selected, backbone, batch):
+    weights, embed, edits = bank.applied(selected, backbone)
+    logits, _ = forward(network, weights, batch, embed, edits)
     values = token_cross_entropy(logits, batch["decoder_target_tokens"])
     rows = jnp.arange(values.shape[0], dtype=jnp.int32)
     ids = jnp.broadcast_to(rows[:, None], values.shape)

@@ -22,12 +22,13 @@ from mpt_jax.embedded.pretraining import FIXED_TASKS, SLOTS, VOCAB_SIZE, Mixture
 from mpt_jax.errors import UserError
 from mpt_jax.models.fingerprint import fingerprint
 from mpt_jax.models.formats.hf_writer import save_backbone
+from mpt_jax.models.forward import forward
 from mpt_jax.models.t5 import T5Config, Transformer, init_params
 from mpt_jax.partitioning import make_mesh, place, replicated, shard_batch
 from mpt_jax.run_directory import open_run
 from mpt_jax.training import loop
 from mpt_jax.training.checkpoints import Checkpoints, Identity
-from mpt_jax.training.objectives import Batch, TokenLoss, forward
+from mpt_jax.training.objectives import Batch, TokenLoss
 from mpt_jax.training.optimizers import Group, Optimizer
 from mpt_jax.training.schedules import Schedule
 from mpt_jax.training.step import init_state, make_train_step
@@ -160,11 +161,13 @@ class NamedSlotsObjective:
         model = jax.tree.map(lambda array: array[0], trainable[MODEL])
         table = jnp.concatenate([model["backbone"]["token_embedder"]["embedding"], model["slots"]])
 
-        def read_virtual(rows: Array) -> Float[Array, "B T D"]:
-            vectors = jnp.take(table, rows, axis=0)
-            return vectors + self.noise * jax.random.normal(rng, vectors.shape)
+        def embed(ids: Array, words: Array) -> Float[Array, "B T D"]:
+            first = self.network.config.vocab_size
+            vectors = jnp.take(table, jnp.maximum(ids - first, 0), axis=0)
+            noisy = vectors + self.noise * jax.random.normal(rng, vectors.shape)
+            return jnp.where((ids >= first)[..., None], noisy, words)
 
-        logits, _ = forward(self.network, model["backbone"], batch, read_virtual)
+        logits, _ = forward(self.network, model["backbone"], batch, embed)
         loss, metrics = self.token_loss(logits, batch, totals)
         right = jnp.argmax(logits, axis=-1) == batch["decoder_target_tokens"]
         whole = jnp.all(right | (batch["decoder_loss_weights"] == 0), axis=1)

@@ -31,6 +31,9 @@ def describe(
     """
     _print_origin(path, prompts, console)
     names = list(prompts.metadata.task_names)
+    if not prompts.is_matrix:
+        console.print(f"tasks: {', '.join(names)}", markup=False)
+        return
     finished = [prompts.prompt(task) for task in names]
     embeddings = None if backbone is None else backbone.embeddings
     factors = (
@@ -68,7 +71,9 @@ def _print_origin(path: Path, prompts: PromptFile, console: Console) -> None:
     console.print(f"[bold]{escape(str(path))}[/]: {size:,} bytes")
     for note in prompts.notes:
         console.print(f"note: {note}", markup=False)
-    console.print(f"method {about.kind}, P = {about.length}, D = {about.width}{rank}", markup=False)
+    sizes = f", P = {about.length}, D = {about.width}{rank}" if about.length else ""
+    settings = f", {dict(about.settings)}" if about.settings else ""
+    console.print(f"method {about.kind}{sizes}{settings}", markup=False)
     fingerprint, writer = about.backbone_fingerprint, f"mpt_jax {about.tool_version}"
     if fingerprint is None:
         fingerprint, writer = "not told by the file", "another program"

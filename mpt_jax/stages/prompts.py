@@ -1,6 +1,7 @@
 """The prompt files of run directories: writing a fleet's, finding and reading a run's."""
 
-from collections.abc import Mapping, Sequence
+import dataclasses
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -8,12 +9,17 @@ import jax
 import numpy as np
 
 from mpt_jax.errors import UserError, unknown_name
-from mpt_jax.methods.bank import Bank
+from mpt_jax.methods.bank import AnyBank, Bank
+from mpt_jax.methods.method import stack_members
+from mpt_jax.methods.network_bank import NetworkBank
+from mpt_jax.methods.network_method import NetworkMethod
 from mpt_jax.methods.prompt_file import PromptFile, save_prompt_file
+from mpt_jax.methods.prompt_method import PromptMethod
 from mpt_jax.methods.prompt_sources import is_foreign, load_prompts
 from mpt_jax.methods.prompt_tuning import PromptTuning
+from mpt_jax.models.t5_config import T5Config
 from mpt_jax.stages.backbone import Backbone
-from mpt_jax.stages.fleet import Member, Trained
+from mpt_jax.stages.fleet import Program, Trained
 
 FOLDER = "prompts"
 
@@ -21,8 +27,7 @@ FOLDER = "prompts"
 def save_fleet(
     directory: Path,
     backbone: Backbone,
-    bank: Bank,
-    members: Sequence[Member],
+    program: Program,
     trained: Trained,
 ) -> list[Path]:
     """Writes each member's prompt file as `prompts/<member>.safetensors`; the first process does.
@@ -32,8 +37,8 @@ def save_fleet(
     paths: list[Path] = []
     if jax.process_index() != 0:
         return paths
-    for number, member in enumerate(members):
-        method = bank.methods[member.method]
+    for number, member in enumerate(program.members):
+        method = program.bank.methods[member.method]
         score, step = float(trained.best_score[number]), int(trained.best_step[number])
         paths.append(
             save_prompt_file(
@@ -47,6 +52,7 @@ def save_fleet(
                 scores={"validation": score} if np.isfinite(score) else {},
                 step=step,
                 source_run=str(directory),
+                settings=method.settings,
                 overwrite=True,
             )
         )
@@ -148,9 +154,73 @@ def plain_bank(
 
 
 def finished(files: Mapping[str, PromptFile]) -> dict[tuple[str, str], np.ndarray]:
-    """Every task's finished prompt [p, D] by (file name, task)."""
+    """Every task's finished prompt [p, D] by (file name, task); of files that hold such prompts."""
     return {
         (name, task): file.prompt(task)
         for name, file in files.items()
+        if file.is_matrix
         for task in file.metadata.task_names
     }
+
+
+@dataclasses.dataclass(frozen=True)
+class Loaded:
+    """Files that run together.
+
+    Attributes:
+        bank: of all their parameters.
+        params: these.
+        places: (file name, task) -> the virtual ids that stand before its texts, and its member.
+    """
+
+    bank: AnyBank
+    params: Any
+    places: Mapping[tuple[str, str], tuple[np.ndarray, int]]
+
+
+def load_banks(files: Mapping[str, PromptFile], config: T5Config) -> list[Loaded]:
+    """Files of any methods as banks: all finished prompts in one, the others with their like.
+
+    Args:
+        config: the backbone's shape.
+
+    Raises:
+        UserError: parameters that do not fit the backbone.
+    """
+    loaded = []
+    if matrices := finished(files):
+        bank, params, ids = plain_bank(
+            {f"{name}\n{task}": prompt for (name, task), prompt in matrices.items()},
+            config.vocab_size,
+        )
+        places = {(name, task): (ids[f"{name}\n{task}"], 0) for name, task in matrices}
+        loaded.append(Loaded(bank, params, places))
+    groups: dict[str, dict[str, PromptFile]] = {}
+    for name, file in files.items():
+        if not file.is_matrix:
+            about = file.metadata
+            like = f"{about.kind} {about.settings} {len(about.task_names)} {about.shapes}"
+            # Whole networks one after another: their members do not share a batch anyway.
+            key = like if about.length else name
+            groups.setdefault(key, {})[name] = file
+    return loaded + [_together(group, config) for group in groups.values()]
+
+
+def _together(files: Mapping[str, PromptFile], config: T5Config) -> Loaded:
+    """Files of one method, settings and shape."""
+    first = next(iter(files.values()))
+    method = first.method(len(files), config)
+    bank: AnyBank
+    if isinstance(method, PromptMethod):
+        bank = Bank((method,), config.vocab_size)
+    elif isinstance(method, NetworkMethod):
+        for name, file in files.items():
+            method.check_shapes(file.arrays, name)
+        bank = NetworkBank(method)
+    params = {method.name: stack_members([file.arrays for file in files.values()])}
+    places = {
+        (name, task): (bank.virtual_ids(0, m, k), m)
+        for m, (name, file) in enumerate(files.items())
+        for k, task in enumerate(file.metadata.task_names)
+    }
+    return Loaded(bank, params, places)

@@ -2,10 +2,10 @@
 
 with Session("teach", model_dir, ...) as session:
     ...
-    if session.only_checks(bank, members, training):
+    if session.only_checks([program], training):
         return
     trained = train_fleet(...)
-    session.finish(trained, members, ...)
+    session.finish([trained], [program], ...)
 """
 
 import contextlib
@@ -20,11 +20,10 @@ from jax.experimental import multihost_utils
 from rich.console import Console
 from rich.table import Table
 
-from mpt_jax.methods.bank import Bank
 from mpt_jax.run_directory import RunDirectory, is_unfinished, open_run, read_run
 from mpt_jax.stages.backbone import Backbone, BackboneSource
 from mpt_jax.stages.data import Data
-from mpt_jax.stages.fleet import Member, Trained, Training
+from mpt_jax.stages.fleet import Program, Trained, Training
 
 MEMBERS_SHOWN = 12
 
@@ -97,10 +96,10 @@ class Session:
     def directory(self) -> Path:
         return Path(self.model_dir)
 
-    def only_checks(self, bank: Bank, members: Sequence[Member], training: Training) -> bool:
+    def only_checks(self, programs: Sequence[Program], training: Training) -> bool:
         """Describes the run; True if that is all that was asked for (`--dry_run`)."""
         if jax.process_index() == 0:
-            self._describe(bank, members, training)
+            self._describe(programs, training)
         config = self._config_text()
         if self.dry_run:
             print(f"\n{config}\ndry run: everything checked, nothing trained")
@@ -117,41 +116,49 @@ class Session:
         return True
 
     def finish(
-        self, trained: Trained, members: Sequence[Member], bank: Bank, abouts: Sequence[About],
+        self, trained: Sequence[Trained], programs: Sequence[Program], abouts: Sequence[About],
         training: Training, **more: Any,
     ) -> None:  # fmt: skip
-        """Checks that the backbone is what it was, and records the members for later stages."""
+        """Checks that the backbone is what it was, and records the members for later stages.
+
+        Args:
+            abouts: of the members of all programs, in order.
+        """
         self.backbone.check_unchanged()
         if self._run is not None:
-            self._record(self._run, trained, members, bank, abouts, training, more)
+            self._record(self._run, trained, programs, abouts, training, more)
         if jax.process_count() > 1:
             # The next stage of any process reads what the first process writes here.
             multihost_utils.sync_global_devices(f"{self.stage} is done")
 
     def _record(
-        self, run: RunDirectory, trained: Trained, members: Sequence[Member], bank: Bank,
+        self, run: RunDirectory, trained: Sequence[Trained], programs: Sequence[Program],
         abouts: Sequence[About], training: Training, more: Mapping[str, Any],
     ) -> None:  # fmt: skip
         records = [
             {
                 "name": member.name,
                 "tasks": list(member.tasks),
-                **dataclasses.asdict(about),
                 "train_examples": sum(map(len, member.train)),
                 "steps": training.steps,
-                "best_step": int(trained.best_step[number]),
-                "parameters": bank.methods[member.method].count(),
-                "kind": bank.methods[member.method].kind,
+                "best_step": int(result.best_step[number]),
+                "parameters": program.bank.methods[member.method].count(),
+                "kind": program.bank.methods[member.method].kind,
             }
-            for number, (member, about) in enumerate(zip(members, abouts, strict=True))
+            for result, program in zip(trained, programs, strict=True)
+            for number, member in enumerate(program.members)
         ]
-        run.finish(members=records, seconds=round(trained.seconds, 1), **more)
+        records = [
+            record | dataclasses.asdict(about)
+            for record, about in zip(records, abouts, strict=True)
+        ]
+        seconds = sum(result.seconds for result in trained)
+        run.finish(members=records, seconds=round(seconds, 1), **more)
         self.console.print(
-            f"[bold]{self.stage}[/] is done in {trained.seconds:.0f} s: {len(members)} prompts in "
-            f"{run.prompts}"
+            f"[bold]{self.stage}[/] is done in {seconds:.0f} s: {len(records)} files in {run.prompts}"
         )
 
-    def _describe(self, bank: Bank, members: Sequence[Member], training: Training) -> None:
+    def _describe(self, programs: Sequence[Program], training: Training) -> None:
         backbone = self.backbone
         config = backbone.config
         self.console.print(
@@ -159,13 +166,15 @@ class Session:
             f"D = {config.emb_dim}, fingerprint {backbone.fingerprint}) on "
             f"{backbone.mesh.size} {jax.devices()[0].platform} device(s)"
         )
-        for method in bank.methods:
+        for method in [method for program in programs for method in program.bank.methods]:
             share = method.count() / backbone.num_parameters
+            length = f", P = {method.length}" if hasattr(method, "length") else ""
             self.console.print(
-                f"  {method.name}: {method.members} member(s) of {method.tasks} task(s), P = "
-                f"{method.length}; {method.count():,} trainable parameters a member "
+                f"  {method.name}: {method.members} member(s) of {method.tasks} task(s){length}; "
+                f"{method.count():,} trainable parameters a member "
                 f"({method.count() / method.tasks:,.0f} a task, {share:.3%} of the backbone)"
             )
+        members = [member for program in programs for member in program.members]
         table = Table("member", "tasks", "train", "validation", box=None, padding=(0, 2))
         for member in members[:MEMBERS_SHOWN]:
             table.add_row(

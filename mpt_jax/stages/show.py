@@ -75,8 +75,8 @@ def _show_run(path: Path, console: Console) -> None:
                 f"{member['best_step']} of {member['steps']}", f"{member['parameters']:,}",
             )  # fmt: skip
         console.print(table)
-    if run_directory.checkpoints.is_dir():
-        _show_checkpoints(run_directory.checkpoints, console)
+    for folder in checkpoints.folders(run_directory.checkpoints):
+        _show_checkpoints(folder, console)
     for extra in (run_directory.config, run_directory.report):
         if extra.is_file():
             console.print(f"{extra.name}: {extra}")

@@ -13,12 +13,13 @@ import jax.numpy as jnp
 from mpt_jax.data.order import name_key
 from mpt_jax.methods.bank import Bank
 from mpt_jax.methods.initialisers import sampled_vocabulary
-from mpt_jax.methods.method import Initialiser, stack_members
+from mpt_jax.methods.method import stack_members
+from mpt_jax.methods.prompt_method import Initialiser
 from mpt_jax.methods.prompt_tuning import PromptTuning
 from mpt_jax.stages import prompts
 from mpt_jax.stages.backbone import Backbone, BackboneSource
 from mpt_jax.stages.data import Data
-from mpt_jax.stages.fleet import Member, Training, train_fleet
+from mpt_jax.stages.fleet import Member, Program, Training, train_fleet
 from mpt_jax.stages.session import About, Session
 from mpt_jax.training.objectives import TaskObjective, TokenLoss
 
@@ -60,21 +61,22 @@ def run(
             members=len(tasks), tasks=1, length=prompt_length, width=frozen.config.emb_dim
         )
         bank = Bank((method,), frozen.config.vocab_size)
-        members = [
+        members = tuple(
             Member(task, 0, m, (task,), (data.open(task, "train"),),
                    (data.open(task, "validation"),))
             for m, task in enumerate(tasks)
-        ]  # fmt: skip
-        if session.only_checks(bank, members, training):
+        )  # fmt: skip
+        program = Program(bank, members)
+        if session.only_checks([program], training):
             return
         params = {method.name: _start(method, tasks, frozen, initialiser, training)}
         trained = train_fleet(
-            "teach", session.directory, frozen, bank, members, params,
+            "teach", session.directory, frozen, program, params,
             TaskObjective(frozen.network, bank, token_loss),
             [(".*", training.group(learning_rate))], training, data.feature_lengths,
         )  # fmt: skip
-        prompts.save_fleet(session.directory, frozen, bank, members, trained)
-        session.finish(trained, members, bank, [About("prompt_tuning")] * len(members), training)
+        prompts.save_fleet(session.directory, frozen, program, trained)
+        session.finish([trained], [program], [About("prompt_tuning")] * len(members), training)
 
 
 def _start(

@@ -18,7 +18,7 @@ from t5x.examples.t5 import layers, network
 
 from mpt_jax.errors import unknown_name
 from mpt_jax.methods.bank import Bank
-from mpt_jax.methods.method import Embeddings, Method
+from mpt_jax.methods.prompt_method import Embeddings, PromptMethod
 
 PROMPT = "prompt"  # the module's name below `encoder`
 
@@ -45,11 +45,8 @@ class PromptEmbedder(nn.Module):
 
     @nn.compact
     def __call__(self, tokens: Int[Array, "B T"]) -> Float[Array, "B T D"]:
-        virtual = tokens >= self.bank.vocab_size
-        words = self.table(jnp.where(virtual, 0, tokens))
-        rows = jnp.where(virtual, tokens - self.bank.vocab_size, 0)
-        prompts = self.bank.reader(self._bank_params())(rows).astype(words.dtype)
-        return jnp.where(virtual[..., None], prompts, words)
+        words = self.table(jnp.where(tokens >= self.bank.vocab_size, 0, tokens))
+        return self.bank.reader(self._bank_params())(tokens, words)
 
     def _bank_params(self) -> dict[str, dict[str, Array]]:
         """The parameters as a bank has them, with the axis of members."""
@@ -93,10 +90,10 @@ class Transformer(network.Transformer):
 
     tasks: tuple[str, ...]
     prompt_length: int
-    method: Callable[..., Method]
+    method: Callable[..., PromptMethod]
 
     @property
-    def prompts(self) -> Method:
+    def prompts(self) -> PromptMethod:
         return self.method(
             members=1, tasks=len(self.tasks), length=self.prompt_length, width=self.config.emb_dim
         )

@@ -26,8 +26,9 @@ from t5x import state_utils, utils
 
 from mpt_jax.errors import UserError
 from mpt_jax.methods.initialisers import from_file
-from mpt_jax.methods.method import Initialiser, Method, Params
+from mpt_jax.methods.method import Params
 from mpt_jax.methods.prompt_file import PromptFile, load_prompt_file
+from mpt_jax.methods.prompt_method import Initialiser, PromptMethod
 from mpt_jax.methods.similarity import PromptScaleWarning
 from mpt_jax.models.formats.t5x_checkpoint import open_checkpoint
 from mpt_jax.models.formats.weights import refuse_difference
@@ -42,7 +43,7 @@ PROMPTS = f"{TARGET}encoder/{PROMPT}/"
 class Start(Protocol):
     """Where prompts start: one member's parameters for a method and its K task names."""
 
-    def __call__(self, method: Method, tasks: tuple[str, ...]) -> Params: ...
+    def __call__(self, method: PromptMethod, tasks: tuple[str, ...]) -> Params: ...
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,7 +60,7 @@ class FromEmbeddings:
     initialiser: Initialiser
     seed: int = 0
 
-    def __call__(self, method: Method, tasks: tuple[str, ...]) -> Params:
+    def __call__(self, method: PromptMethod, tasks: tuple[str, ...]) -> Params:
         try:
             table = np.asarray(open_checkpoint(self.checkpoint).arrays[TABLE].read(), np.float32)
         except (OSError, ValueError, KeyError) as error:
@@ -89,7 +90,7 @@ class FromPromptFile:
 
     path: str | os.PathLike[str]
 
-    def __call__(self, method: Method, tasks: tuple[str, ...]) -> Params:
+    def __call__(self, method: PromptMethod, tasks: tuple[str, ...]) -> Params:
         if Path(self.path).suffix != ".safetensors":
             return method.start(0, jax.random.key(0), self._plain_prompt(method))
         file = load_prompt_file(self.path, expect_width=method.width)
@@ -110,7 +111,7 @@ class FromPromptFile:
             return method.start(0, jax.random.key(0), prompts)
         return _in_order(file, tasks)
 
-    def _plain_prompt(self, method: Method) -> Float[jax.Array, "P D"]:
+    def _plain_prompt(self, method: PromptMethod) -> Float[jax.Array, "P D"]:
         no_table = np.zeros((1, method.width), np.float32)
         with warnings.catch_warnings():
             # The scale cannot be compared with the embeddings', which are not read here.

@@ -213,6 +213,17 @@ def steps(folder: str | Path) -> list[int]:
     return sorted(int(path.name) for path in folder.iterdir() if re.fullmatch(r"\d+", path.name))
 
 
+def folders(root: str | Path) -> list[Path]:
+    """Where the checkpoints of a run lie: `root`, and the folder of each program of its own below it."""
+    root = Path(root)
+    below = (
+        [p for p in root.glob("*") if p.is_dir() and not p.name[0].isdigit()]
+        if root.is_dir()
+        else []
+    )
+    return [folder for folder in (root, *sorted(below)) if steps(folder)]
+
+
 def read_record(folder: str | Path, step: int) -> dict[str, Any]:
     """The JSON record of one checkpoint, without its arrays.
 

@@ -25,9 +25,10 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from mpt_jax.methods.bank import Bank
+from mpt_jax.models.forward import Batch, forward
 from mpt_jax.models.t5 import PAD_ID, Transformer
 from mpt_jax.training import losses
-from mpt_jax.training.objectives import Batch, TaskObjective, TokenLoss, Totals, forward
+from mpt_jax.training.objectives import TaskObjective, TokenLoss, Totals
 
 PerMember = float | np.ndarray  # one number, or one for each member [M]
 

@@ -1,4 +1,4 @@
-"""What a step minimises: the task loss on a prompt bank, distillation, or a whole model's loss.
+"""What a step minimises: the task loss of a bank's members; distillation has a module of its own.
 
 An objective is called with the trainable tree, what is frozen, and a batch; it returns a loss and
 metrics for each member of the fleet (M numbers each). A batch may be a part of a larger one: given
@@ -16,11 +16,11 @@ from typing import Any, Protocol, runtime_checkable
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from mpt_jax.methods.bank import Bank
-from mpt_jax.models.t5 import Hidden, ReadVirtual, Transformer
+from mpt_jax.methods.bank import AnyBank
+from mpt_jax.models.forward import Batch
+from mpt_jax.models.t5 import Transformer
 from mpt_jax.training import losses
 
-Batch = Mapping[str, Array]
 Totals = Mapping[str, Float[Array, "..."]]
 Metrics = dict[str, Float[Array, "..."]]
 
@@ -100,7 +100,7 @@ class TokenLoss:
 
 @dataclasses.dataclass(frozen=True)
 class TaskObjective:
-    """The task loss of a bank's prompts in front of a frozen backbone; trains the bank.
+    """The task loss of a bank's members on a frozen backbone; trains the bank.
 
     Attributes:
         network: the backbone's network; `deterministic=False` trains with dropout.
@@ -109,7 +109,7 @@ class TaskObjective:
     """
 
     network: Transformer
-    bank: Bank
+    bank: AnyBank
     token_loss: TokenLoss = TokenLoss()
 
     @property
@@ -124,52 +124,8 @@ class TaskObjective:
 
     def __call__(self, trainable, frozen, batch, totals=None, rng=None):
         totals = self.totals(batch) if totals is None else totals
-        logits, _ = forward(self.network, frozen, batch, self.bank.reader(trainable), rng=rng)
+        logits = self.bank.logits(self.network, trainable, frozen, batch, rng)
         return self.token_loss(logits, batch, totals)
-
-
-@dataclasses.dataclass(frozen=True)
-class PretrainObjective:
-    """The task loss of a whole model: pretraining and full fine-tuning. One member, no bank."""
-
-    network: Transformer
-    token_loss: TokenLoss = TokenLoss()
-    members = 1
-
-    def frozen(self, backbone: Any) -> Any:
-        return ()
-
-    def totals(self, batch: Batch) -> Totals:
-        return self.token_loss.totals(batch, self.members)
-
-    def __call__(self, trainable, frozen, batch, totals=None, rng=None):
-        totals = self.totals(batch) if totals is None else totals
-        logits, _ = forward(self.network, trainable, batch, rng=rng)
-        return self.token_loss(logits, batch, totals)
-
-
-def forward(
-    network: Transformer,
-    backbone: Any,
-    batch: Batch,
-    read_virtual: ReadVirtual | None = None,
-    *,
-    encoder_key: str = "encoder_input_tokens",
-    return_hidden: bool = False,
-    rng: PRNGKeyArray | None = None,
-) -> tuple[Float[Array, "B L V"], Hidden | None]:
-    """Logits of a batch, packed or not, and the hidden states where they are asked for."""
-    outputs: Any = network.apply(
-        {"params": backbone},
-        batch[encoder_key],
-        batch["decoder_input_tokens"],
-        read_virtual=read_virtual,
-        encoder_segment_ids=batch.get("encoder_segment_ids"),
-        decoder_segment_ids=batch.get("decoder_segment_ids"),
-        return_hidden=return_hidden,
-        rngs=None if rng is None else {"dropout": rng},
-    )
-    return outputs if return_hidden else (outputs, None)
 
 
 def _member_ids(batch: Batch) -> Array:

@@ -34,6 +34,12 @@ def three_methods():
     return bank, params
 
 
+def read(bank, params, rows):
+    """What a bank's reader gives for rows [B, T] counted from its first virtual id."""
+    words = jnp.full((*rows.shape, D), 7.0)
+    return bank.reader(params)(rows + V, words)
+
+
 def whole_table(bank, params):
     full = [
         method.compose({n: a[m] for n, a in params[method.name].items()}, k)
@@ -46,7 +52,7 @@ def whole_table(bank, params):
 
 def test_virtual_ids_are_disjoint_and_read_back_their_prompt(three_methods):
     bank, params = three_methods
-    table = jax.jit(bank.reader(params))(jnp.arange(bank.size, dtype=jnp.int32)[None])[0]
+    table = jax.jit(lambda: read(bank, params, jnp.arange(bank.size, dtype=jnp.int32)[None]))()[0]
     seen = set()
     for index, method in enumerate(bank.methods):
         for m in range(method.members):
@@ -71,7 +77,7 @@ def test_reader_and_gradient_equal_the_materialised_table(three_methods):
     weights = jnp.asarray(rng.normal(size=(4, 9, D)), jnp.float32)
 
     def by_reader(params):
-        return jnp.sum(weights * bank.reader(params)(rows) ** 2)
+        return jnp.sum(weights * read(bank, params, rows) ** 2)
 
     def by_table(params):
         return jnp.sum(weights * whole_table(bank, params)[rows] ** 2)
@@ -87,7 +93,7 @@ def test_reader_and_gradient_equal_the_materialised_table(three_methods):
 def test_a_prompt_gets_no_gradient_from_rows_of_others(three_methods):
     bank, params = three_methods
     rows = jnp.asarray(bank.virtual_ids(1, 1, 2) - V)[None]
-    grads = jax.jit(jax.grad(lambda p: jnp.sum(bank.reader(p)(rows) ** 2)))(params)
+    grads = jax.jit(jax.grad(lambda p: jnp.sum(read(bank, p, rows) ** 2)))(params)
     assert not np.any(grads["teachers"]["prompt"])
     assert not np.any(grads["prompt_tuning"]["prompt"])
     assert not np.any(grads["mpt"]["shared"][0])
@@ -97,15 +103,24 @@ def test_a_prompt_gets_no_gradient_from_rows_of_others(three_methods):
 
 def test_rows_outside_the_bank_are_zero(three_methods):
     bank, params = three_methods
-    outside = jnp.asarray([[bank.size, bank.size + 100, -1]], jnp.int32)
-    assert not np.any(jax.jit(bank.reader(params))(outside))
+    outside = jnp.asarray([[bank.size, bank.size + 100]], jnp.int32)
+    assert not np.any(read(bank, params, outside))
+
+
+def test_words_pass_as_they_are(three_methods):
+    bank, params = three_methods
+    ids = jnp.asarray([[V, 0, 4, V + bank.size - 1]], jnp.int32)
+    words = jnp.asarray(np.random.default_rng(3).normal(size=(1, 4, D)), jnp.float32)
+    got = bank.reader(params)(ids, words)
+    np.testing.assert_array_equal(got[0, 1:3], words[0, 1:3])
+    assert not np.any(np.isclose(got[0, [0, 3]], words[0, [0, 3]]))
 
 
 def test_members_are_numbered_over_all_methods(three_methods):
     bank, _ = three_methods
     assert bank.members == 6
     assert [bank.member_id(1, 0), bank.member_id(1, 1), bank.member_id(2, 0)] == [3, 4, 5]
-    assert bank.count() == {"teachers": 30, "mpt": 24 + 3 * 2 * 10, "prompt_tuning": 36}
+    assert [m.count() for m in bank.methods] == [30, 24 + 3 * 2 * 10, 36]
 
 
 def test_banks_and_parameters_that_do_not_fit_are_refused():

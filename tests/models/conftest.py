@@ -129,3 +129,18 @@ def make_torch_model():
 @pytest.fixture
 def recorded_gradients(config) -> tuple[str, ...]:
     return gradients_to_record(config)
+
+
+@pytest.fixture
+def reading(config):
+    """reading(bank): what reads virtual tokens from the rows of `bank` [N, D]."""
+
+    def of(bank):
+        def embed(ids, words):
+            virtual = ids >= config.vocab_size
+            rows = jnp.where(virtual, ids - config.vocab_size, 0)
+            return jnp.where(virtual[..., None], bank[rows], words)
+
+        return embed
+
+    return of

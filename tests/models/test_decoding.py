@@ -56,13 +56,13 @@ def test_decode_step_equals_teacher_forcing(config, params, batch):
     np.testing.assert_allclose(jnp.stack(steps, axis=1), expected, atol=5e-5, rtol=0)
 
 
-def naive_greedy(config, params, inputs, length, read_virtual=None):
+def naive_greedy(config, params, inputs, length, embed=None):
     """Greedy decoding that runs the whole network anew for each token."""
 
     @jax.jit
     def forward(written):
         return Transformer(config).apply(
-            {"params": params}, jnp.asarray(inputs), written, read_virtual=read_virtual
+            {"params": params}, jnp.asarray(inputs), written, embed=embed
         )
 
     written = np.zeros((inputs.shape[0], length + 1), np.int32)
@@ -81,7 +81,7 @@ def test_greedy_equals_running_the_whole_network_for_each_token(config, params, 
 
 
 @one_version
-def test_prompts_steer_decoding_and_a_new_prompt_compiles_nothing(config, params, batch):
+def test_prompts_steer_decoding_and_a_new_prompt_compiles_nothing(config, params, batch, reading):
     size = config.vocab_size
     prompt = np.broadcast_to(size + np.arange(2, dtype=np.int32), (3, 2))
     inputs = np.concatenate([prompt, batch["inputs"]], axis=1)
@@ -89,7 +89,7 @@ def test_prompts_steer_decoding_and_a_new_prompt_compiles_nothing(config, params
     decoded, programs = [], []
     for seed in (0, 1):
         bank = jnp.asarray(4 * np.random.RandomState(seed).standard_normal((2, 16)), jnp.float32)
-        read = functools.partial(jnp.take, bank, axis=0)
+        read = reading(bank)
         decoded.append(greedy_decode(network, params, inputs, 6, read))
         programs.append(_decode._cache_size())
         np.testing.assert_array_equal(decoded[-1], naive_greedy(config, params, inputs, 6, read))
@@ -211,7 +211,7 @@ def test_choice_scores_are_sums_of_cross_entropy(config, params, batch, length_n
 
 
 @one_version
-def test_choices_are_scored_under_the_prompt(config, params, batch):
+def test_choices_are_scored_under_the_prompt(config, params, batch, reading):
     words = np.array([4, 17], np.int32)
     bank = params["token_embedder"]["embedding"][words]
     slots = np.broadcast_to(config.vocab_size + np.arange(2, dtype=np.int32), (3, 2))
@@ -219,7 +219,7 @@ def test_choices_are_scored_under_the_prompt(config, params, batch):
     spelled = np.concatenate([np.broadcast_to(words, (3, 2)), batch["inputs"]], axis=1)
     network = Transformer(config)
     np.testing.assert_allclose(
-        score_choices(network, params, virtual, CHOICES, lambda ids: bank[ids]),
+        score_choices(network, params, virtual, CHOICES, reading(bank)),
         score_choices(network, params, spelled, CHOICES),
         atol=1e-5,
     )

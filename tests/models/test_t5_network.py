@@ -148,7 +148,7 @@ def test_padding_changes_nothing(config, params, batch):
     )
 
 
-def test_packed_rows_equal_unpacked_rows_each_with_its_prompt(config, params):
+def test_packed_rows_equal_unpacked_rows_each_with_its_prompt(config, params, reading):
     """Two examples with different prompts (and lengths) share a row, behind them padding."""
     size = config.vocab_size
     bank = jnp.asarray(np.random.RandomState(3).standard_normal((5, 16)), jnp.float32)
@@ -162,7 +162,7 @@ def test_packed_rows_equal_unpacked_rows_each_with_its_prompt(config, params):
                 {"params": params},
                 jnp.asarray(inputs),
                 jnp.asarray(decoder_inputs),
-                read_virtual=lambda ids: bank[ids],
+                embed=reading(bank),
                 encoder_segment_ids=segments,
                 decoder_segment_ids=decoder_segments,
             )
@@ -179,7 +179,7 @@ def test_packed_rows_equal_unpacked_rows_each_with_its_prompt(config, params):
 
 
 @one_version
-def test_virtual_tokens_equal_the_words_whose_embeddings_they_hold(config, params, batch):
+def test_virtual_tokens_equal_the_words_whose_embeddings_they_hold(config, params, batch, reading):
     """A prompt of word embeddings is the words: positions and masks treat both alike."""
     words = np.array([4, 17, 29], np.int32)
     bank = params["token_embedder"]["embedding"][words]
@@ -187,7 +187,7 @@ def test_virtual_tokens_equal_the_words_whose_embeddings_they_hold(config, param
     spelled = np.concatenate([np.broadcast_to(words, (3, 3)), batch["inputs"]], axis=1)
     virtual = np.concatenate([slots, batch["inputs"]], axis=1)
     np.testing.assert_array_equal(
-        run(config, params, dict(batch, inputs=virtual), read_virtual=lambda ids: bank[ids]),
+        run(config, params, dict(batch, inputs=virtual), embed=reading(bank)),
         run(config, params, dict(batch, inputs=spelled)),
     )
 

@@ -58,14 +58,15 @@ def test_gradient_of_input_embeddings_through_virtual_tokens(config, params, bat
     virtual = jnp.where(inputs == PAD_ID, PAD_ID, config.vocab_size + slots)
 
     def loss(embedded):
-        def read_virtual(ids):
-            return embedded.reshape(-1, config.emb_dim)[ids]
+        def embed(ids, words):
+            slots = embedded.reshape(-1, config.emb_dim)[ids - config.vocab_size]
+            return jnp.where((ids >= config.vocab_size)[..., None], slots, words)
 
         logits = Transformer(config).apply(
             {"params": params},
             virtual,
             jnp.asarray(batch["decoder_inputs"]),
-            read_virtual=read_virtual,
+            embed=embed,
         )
         return summed_cross_entropy(logits, jnp.asarray(batch["targets"]))
 

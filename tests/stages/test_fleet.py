@@ -32,12 +32,11 @@ def test_a_teacher_alone_is_the_one_of_the_fleet(toy, whole_job, tmp_path):
     assert_close(toy.prompts(tmp_path / "one"), expected)
 
 
-@pytest.mark.parametrize(("variant", "scope"), [("mpt", "mpt"), ("prompt_tuning", "scratch")])
-def test_an_adapted_member_alone_is_the_one_of_the_fleet(toy, whole_job, tmp_path, variant, scope):
+@pytest.mark.parametrize("variant", ["mpt", "prompt_tuning"])
+def test_an_adapted_member_alone_is_the_one_of_the_fleet(toy, whole_job, tmp_path, variant):
     """The fleet mixes two methods, five variants, two tasks and two seeds."""
-    only = f"--gin.adapt.run.variants=(@{scope}/adapt.Variant(),)"
     settings = {"MIXTURE_OR_TASK_NAME": "toy_turn", "SEEDS": (1,), **earlier(whole_job)}
-    assert toy.run("adapt", tmp_path / "one", only, **settings) == 0
+    assert toy.run("adapt", tmp_path / "one", METHOD=variant, **settings) == 0
     name = f"toy_turn/k4/seed1/{variant}"
     assert toy.members(tmp_path / "one")[name]["best_step"] > 0
     assert_close(toy.prompts(tmp_path / "one"), of(toy.prompts(whole_job / "adapt"), f"{name}."))
@@ -85,14 +84,13 @@ def test_a_backbone_that_changed_is_noticed(toy):
 
 def test_a_seed_on_all_examples_is_another_order(toy, whole_job, tmp_path):
     """Both seeds start at the same shared prompt and have the same examples."""
-    only = "--gin.adapt.run.variants=(@mpt/adapt.Variant(),)"
     settings = {
         "MIXTURE_OR_TASK_NAME": "toy_turn",
         "SHOTS": (None,),
         "EVAL_PERIOD": 0,
         **earlier(whole_job),
     }
-    assert toy.run("adapt", tmp_path / "two", only, **settings) == 0
+    assert toy.run("adapt", tmp_path / "two", METHOD="mpt", **settings) == 0
     prompts = toy.prompts(tmp_path / "two")
     first, second = (of(prompts, f"toy_turn/full/seed{seed}") for seed in (0, 1))
     assert len(first) == 3

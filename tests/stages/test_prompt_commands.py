@@ -251,9 +251,9 @@ def test_adapters_as_teachers_and_as_shared_prompts(toy, mpt, whole_job, tmp_pat
     with pytest.warns(UserWarning, match="cannot be verified"):
         assert toy.run("adapt", tmp_path / "alone", "--dry_run", **common, **foreign) == 1
     # For the only one that is asked for it does, whatever it is called.
-    variants = "--gin.adapt.run.variants=(@mpt/adapt.Variant(), @spot/adapt.Variant())"
+    common["METHOD"] = ("mpt", "spot")
     with pytest.warns(UserWarning, match="cannot be verified"):
-        assert toy.run("adapt", tmp_path / "alone", "--dry_run", variants, **common, **foreign) == 0
+        assert toy.run("adapt", tmp_path / "alone", "--dry_run", **common, **foreign) == 0
 
 
 def test_a_folder_is_searched_for_prompts_but_not_for_arrays(mpt, distilled, tmp_path):

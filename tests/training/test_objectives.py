@@ -5,10 +5,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from mpt_jax.methods.full import Full
+from mpt_jax.methods.network_bank import NetworkBank
 from mpt_jax.models import t5
 from mpt_jax.training import losses
 from mpt_jax.training.distillation import DistillationObjective
-from mpt_jax.training.objectives import PretrainObjective, TaskObjective, TokenLoss
+from mpt_jax.training.objectives import TaskObjective, TokenLoss
 
 L = 3
 
@@ -30,7 +32,7 @@ def outputs(toy, bank, params, tokens):
             {"params": toy.backbone},
             tokens,
             targets,
-            read_virtual=bank.reader(params),
+            embed=bank.reader(params),
             return_hidden=True,
         )
 
@@ -187,7 +189,10 @@ def test_bfloat16_network_is_scored_in_float32(toy):
 def test_whole_model_is_one_member(toy):
     batch = {k: v for k, v in toy.batch.items() if not k.endswith("_ids")}
     batch["encoder_input_tokens"] = np.ones((8, 4), np.int32)
-    loss, metrics = evaluate(PretrainObjective(toy.network), toy, batch, toy.backbone)
+    method = Full(members=1, tasks=1, config=toy.config)
+    objective = TaskObjective(toy.network, NetworkBank(method))
+    weights = {"full": method.init(jax.random.key(0), toy.backbone)}
+    loss, metrics = evaluate(objective, toy, batch, weights)
     assert loss.shape == (1,)
     np.testing.assert_array_equal(metrics["tokens"], [batch["decoder_loss_weights"].sum()])
 

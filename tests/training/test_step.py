@@ -8,9 +8,11 @@ from jax.extend.core import jaxprs_in_params
 
 from mpt_jax import partitioning
 from mpt_jax.errors import UserError
+from mpt_jax.methods.full import Full
+from mpt_jax.methods.network_bank import NetworkBank
 from mpt_jax.models import t5
 from mpt_jax.training.distillation import DistillationObjective
-from mpt_jax.training.objectives import PretrainObjective, TaskObjective, TokenLoss
+from mpt_jax.training.objectives import TaskObjective, TokenLoss
 from mpt_jax.training.optimizers import Group, Optimizer
 from mpt_jax.training.step import init_state, make_train_step, state_shardings
 from mpt_jax.training.update_rules import SGD, AdamW
@@ -24,8 +26,8 @@ def copy(tree):
     return jax.tree.map(jnp.array, tree)
 
 
-def run(objective, params, backbone, batches, table=TABLE, members=2, **settings):
-    optimizer = Optimizer(table, params, members=members and {"mpt": members})
+def run(objective, params, backbone, batches, table=TABLE, members=2, name="mpt", **settings):
+    optimizer = Optimizer(table, params, members=members and {name: members})
     step = make_train_step(objective, optimizer, **settings)
     frozen = objective.frozen(backbone)
     state, history = init_state(copy(params), optimizer), []
@@ -129,10 +131,12 @@ def test_no_weight_gradient_of_the_backbone_is_computed(toy):
     arguments = toy.params, frozen, toy.batch, toy.backbone
     assert products_of_weight_shape(objective, optimizer, *arguments) == 0
     # The same count sees them where a whole model is trained: so it can see.
-    whole = PretrainObjective(toy.network)
-    optimizer = Optimizer([(".*", Group(0.1, SGD()))], toy.backbone, members=None)
+    method = Full(members=1, tasks=1, config=toy.config)
+    whole = TaskObjective(toy.network, NetworkBank(method))
+    weights = {"full": method.init(jax.random.key(0), toy.backbone)}
+    optimizer = Optimizer([(".*", Group(0.1, SGD()))], weights, members={"full": 1})
     batch = {**toy.batch, "encoder_input_tokens": toy.batch["encoder_input_tokens"] % 29}
-    arguments = toy.backbone, (), batch, toy.backbone
+    arguments = weights, toy.backbone, batch, toy.backbone
     matrices = sum(x.ndim == 2 for x in jax.tree.leaves(toy.backbone))
     tables = 3  # the embedding and the two relative position tables are read by gather
     assert products_of_weight_shape(whole, optimizer, *arguments) >= matrices - tables
@@ -152,23 +156,27 @@ def test_nan_is_flagged_for_its_member_only(toy):
 def test_whole_model_trains_with_the_same_step(toy):
     batch = {**toy.batch, "encoder_input_tokens": toy.batch["encoder_input_tokens"] % 29}
     batch["member_ids"] = np.zeros_like(batch["member_ids"])
-    objective = PretrainObjective(toy.network)
+    method = Full(members=1, tasks=1, config=toy.config)
+    objective = TaskObjective(toy.network, NetworkBank(method))
+    weights = {"full": method.init(jax.random.key(0), toy.backbone)}
     table = [(".*", Group(0.01, AdamW()))]
-    settings = {"table": table, "members": None}
-    state, history = run(objective, toy.backbone, None, [batch] * 6, **settings)
+    settings = {"table": table, "members": 1, "name": "full"}
+    state, history = run(objective, weights, toy.backbone, [batch] * 6, **settings)
     assert history[-1]["loss"] < 0.9 * history[0]["loss"]
-    moved = jax.tree.map(lambda a, b: bool(np.any(a != b)), state.params, toy.backbone)
+    moved = jax.tree.map(lambda a, b: bool(np.any(a != b)), state.params, weights)
     assert all(jax.tree.leaves(moved))
     mesh = partitioning.make_mesh((4, 2))
-    shardings = partitioning.tree_shardings(mesh, t5.logical_axes(toy.config), toy.backbone, RULES)
-    optimizer = Optimizer(table, toy.backbone, members=None)
-    lay = state_shardings(init_state(toy.backbone, optimizer), mesh, shardings)
-    placed = partitioning.place(init_state(copy(toy.backbone), optimizer), lay)
+    axes = {"full": method.logical_axes()}
+    shardings = partitioning.tree_shardings(mesh, axes, weights, {**RULES, "members": None})
+    optimizer = Optimizer(table, weights, members={"full": 1})
+    lay = state_shardings(init_state(weights, optimizer), mesh, shardings)
+    placed = partitioning.place(init_state(copy(weights), optimizer), lay)
     step = make_train_step(objective, optimizer, mesh=mesh, state_layout=lay)
+    frozen = partitioning.place(toy.backbone, partitioning.replicated(mesh))
     for _ in range(6):
-        placed, metrics = step(placed, (), partitioning.shard_batch(mesh, batch))
-    kernel = placed.params["encoder"]["layers_0"]["mlp"]["wi_0"]["kernel"]
-    assert kernel.addressable_shards[0].data.shape == (8, 7)
+        placed, metrics = step(placed, frozen, partitioning.shard_batch(mesh, batch))
+    kernel = placed.params["full"]["encoder/layers_0/mlp/wi_0/kernel"]
+    assert kernel.addressable_shards[0].data.shape == (1, 8, 7)
     np.testing.assert_allclose(metrics["loss"], history[-1]["loss"], rtol=1e-3)
 
 

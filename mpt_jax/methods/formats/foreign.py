@@ -7,11 +7,11 @@ import numpy as np
 from jaxtyping import Shaped
 
 from mpt_jax.methods.prompt_file import (
-    KINDS,
     PromptFile,
     PromptFileError,
     PromptMetadata,
 )
+from mpt_jax.methods.registry import method_named
 from mpt_jax.methods.tensor_file import check_finite
 
 FLOATS = ("float16", "bfloat16", "float32", "float64")
@@ -45,7 +45,7 @@ def foreign_prompts(
     with np.errstate(over="ignore"):
         converted = {name: np.array(array, np.float32, order="C") for name, array in arrays.items()}
     shapes = {name: array.shape for name, array in converted.items()}
-    sizes = KINDS[kind].sizes(shapes)
+    sizes = method_named(kind).sizes(shapes)
     if sizes is None or 0 in (sizes.tasks, sizes.length, sizes.width, sizes.rank):
         raise PromptFileError(
             f"{path}: arrays of the shapes {shapes} do not make prompts of the method {kind}."

@@ -17,7 +17,10 @@ from jaxtyping import Shaped
 from mpt_jax.errors import unknown_name
 from mpt_jax.methods.formats.foreign import foreign_prompts
 from mpt_jax.methods.formats.torch_archive import read_archive
-from mpt_jax.methods.prompt_file import KINDS, PromptFile, PromptFileError
+from mpt_jax.methods.mpt import MPT
+from mpt_jax.methods.prompt_file import PromptFile, PromptFileError
+from mpt_jax.methods.prompt_method import PromptMethod
+from mpt_jax.methods.prompt_tuning import PromptTuning
 from mpt_jax.methods.tensor_file import read_tensors
 from mpt_jax.whole_files import file_names, new_folder, write_whole
 
@@ -32,20 +35,20 @@ class Adapter:
     """One of PEFT's methods in terms of ours.
 
     Attributes:
-      kind: `Method.kind`.
+      method: ours.
       tensors: PEFT's name -> ours.
       multitask: whether the tensors have room for several tasks.
     """
 
-    kind: str
+    method: type[PromptMethod]
     tensors: Mapping[str, str]
     multitask: bool
 
 
 ADAPTERS = {
-    "PROMPT_TUNING": Adapter("prompt_tuning", {"prompt_embeddings": "prompt"}, multitask=False),
+    "PROMPT_TUNING": Adapter(PromptTuning, {"prompt_embeddings": "prompt"}, multitask=False),
     "MULTITASK_PROMPT_TUNING": Adapter(
-        "mpt",
+        MPT,
         {"prompt_embeddings": "shared", "prefix_task_cols": "u", "prefix_task_rows": "v"},
         multitask=True,
     ),
@@ -82,7 +85,7 @@ def read(path: Path) -> PromptFile:
     arrays = {ours: found[theirs] for theirs, ours in adapter.tensors.items()}
     if not adapter.multitask:
         arrays = {name: array[None] for name, array in arrays.items()}
-    sizes = KINDS[adapter.kind].sizes({name: array.shape for name, array in arrays.items()})
+    sizes = adapter.method.sizes({name: array.shape for name, array in arrays.items()})
     if sizes is None:
         shapes = {name: array.shape for name, array in found.items()}
         raise PromptFileError(f"{folder}: the tensors' shapes {shapes} do not fit each other.")
@@ -94,7 +97,7 @@ def read(path: Path) -> PromptFile:
             )
     notes = []
     if submodules == 2:
-        arrays = {k: np.asarray(a) for k, a in KINDS[adapter.kind].cut(arrays, length).items()}
+        arrays = {k: np.asarray(a) for k, a in adapter.method.cut(arrays, length).items()}
         notes.append(
             f"{folder} holds {length} slots for the encoder and {length} for the decoder; only the "
             "encoder's are taken."
@@ -109,7 +112,7 @@ def read(path: Path) -> PromptFile:
             )
     base = config.get("base_model_name_or_path")
     return foreign_prompts(
-        folder, arrays, kind=adapter.kind, task_names=names, notes=notes,
+        folder, arrays, kind=adapter.method.kind, task_names=names, notes=notes,
         base_model=base if isinstance(base, str) else None,
     )  # fmt: skip
 
@@ -127,7 +130,7 @@ def write(prompts: PromptFile, output: Path, base_model: str | None = None) -> l
       UserError: a method that PEFT lacks, or something is at `output` already.
     """
     kind, names = prompts.metadata.kind, prompts.metadata.task_names
-    types = {adapter.kind: peft_type for peft_type, adapter in ADAPTERS.items()}
+    types = {adapter.method.kind: peft_type for peft_type, adapter in ADAPTERS.items()}
     if kind not in types:
         raise PromptFileError(
             f"PEFT has no adapter for prompts of the method {kind}, only for {', '.join(types)}; `mpt "

@@ -12,7 +12,8 @@ from pathlib import Path
 import numpy as np
 
 from mpt_jax.methods.formats.foreign import foreign_prompts, one_task, plain_prompt
-from mpt_jax.methods.prompt_file import KINDS, PromptFile, PromptFileError
+from mpt_jax.methods.prompt_file import PromptFile, PromptFileError
+from mpt_jax.methods.registry import METHODS
 from mpt_jax.whole_files import refuse_existing
 
 WHAT = "a T5X checkpoint of a prompted model"
@@ -81,11 +82,12 @@ def write(prompts: PromptFile, output: Path) -> list[str]:
 def _method(path: Path, arrays: Mapping[str, np.ndarray]) -> tuple[str, int]:
     """The method that has such parameters, and the number of tasks."""
     shapes = {name: array.shape for name, array in arrays.items()}
-    for kind, method in KINDS.items():
-        if (sizes := method.sizes(shapes)) is not None:
+    for kind, method in METHODS.items():
+        sizes = method.sizes(shapes)
+        if sizes is not None and sizes.length:
             return kind, sizes.tasks
     raise PromptFileError(
-        f"{path}: the parameters {shapes} below {FOLDER} are of none of the methods {list(KINDS)}. "
+        f"{path}: the parameters {shapes} below {FOLDER} are of none of the methods {list(METHODS)}. "
         "Was it trained with mpt_jax.t5x, or with prompt-tuning?"
     )
 

@@ -67,9 +67,9 @@ def ours(backbone, method, prompts: PromptFile, k: int):
     virtual = np.tile(bank.virtual_ids(0, 0, k), (len(INPUTS), 1))
     tokens = np.concatenate([virtual, INPUTS], axis=1)
     logits = network.apply(
-        {"params": params}, jnp.asarray(tokens), jnp.asarray(DECODER_INPUTS), read_virtual=reader
+        {"params": params}, jnp.asarray(tokens), jnp.asarray(DECODER_INPUTS), embed=reader
     )
-    return np.asarray(logits), greedy_decode(network, params, tokens, DECODED, read_virtual=reader)
+    return np.asarray(logits), greedy_decode(network, params, tokens, DECODED, embed=reader)
 
 
 def theirs(model, **task_ids):

@@ -77,8 +77,8 @@ def family(request, tmp_path_factory):
     own_head = values["model_type"] != "t5" or values.get("tie_word_embeddings") is False
     without_scale = values.pop("tied", False)
     own_head = own_head and not without_scale
-    # With most seeds some model repeats itself (see below). With seed 0 a ReLU of v1.0 lies 9e-7 from its kink,
-    # where rounding decides about 2e-3 of the gradient, in float64 too.
+    # With most seeds some model repeats itself (see below). With seed 0 a ReLU of v1.0 lies 9e-7 from
+    # its kink, where rounding decides about 2e-3 of the gradient, in float64 too.
     torch.manual_seed(2)
     model_class = getattr(transformers, architecture)
     model = model_class(model_class.config_class(**values)).eval()
@@ -161,7 +161,7 @@ def test_logits_loss_prompt_gradient_and_generations(family, folder, batch):
     def loss(bank_params):
         logits = Transformer(config).apply(
             {"params": params}, jnp.asarray(tokens), jnp.asarray(shifted),
-            read_virtual=bank.reader(bank_params),
+            embed=bank.reader(bank_params),
         )  # fmt: skip
         chosen = jnp.take_along_axis(
             jax.nn.log_softmax(logits, axis=-1), jnp.asarray(targets)[:, :, None], axis=2

@@ -1,0 +1,185 @@
+"""Where the members of adapt start: each start by its name, from what earlier stages made.
+
+A start is a function of (method, m, starting point) that gives member m's parameters. A method says
+in `Method.starts` which it can do.
+"""
+
+import dataclasses
+import itertools
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from mpt_jax.errors import UserError, unknown_name
+from mpt_jax.methods.prompt_file import PromptFile
+from mpt_jax.methods.prompt_method import Initialiser
+from mpt_jax.methods.spot import best_source
+from mpt_jax.run_directory import RECORD
+from mpt_jax.stages import prompts
+from mpt_jax.stages.backbone import Backbone
+from mpt_jax.stages.fleet import limit
+from mpt_jax.stages.predict import Job, Predictor
+
+FROM_DISTILLED, FROM_TEACHERS = ("shared", "distilled"), ("best_source",)
+MOST_EXAMPLES = 64  # of a training set, by which its best source prompt is chosen
+
+
+@dataclasses.dataclass(frozen=True)
+class Point:
+    """What a member may start from.
+
+    Attributes:
+        rng: of the member's seed.
+        backbone: the frozen model. embeddings: its vocabulary table [V, D].
+        initialiser: where prompts from scratch start.
+        distilled: the distilled run's arrays for this variant and seed; none where it needs none.
+        teachers: name -> prompt [P, D].
+        best: name of the teacher with the lowest loss on the member's examples, likewise.
+    """
+
+    rng: Any
+    backbone: Backbone
+    embeddings: Any
+    initialiser: Initialiser
+    distilled: Mapping[str, np.ndarray]
+    teachers: Mapping[str, np.ndarray]
+    best: str
+
+
+def _vocabulary(method: Any, m: int, point: Point) -> Any:
+    return method.init_member(m, point.rng, point.initialiser, point.embeddings)
+
+
+def _backbone(method: Any, m: int, point: Point) -> Any:
+    del m
+    return method.init_member(point.rng, point.backbone.params)
+
+
+def _shared(method: Any, m: int, point: Point) -> Any:
+    return method.start(m, point.rng, point.distilled["shared"])
+
+
+def _distilled(method: Any, m: int, point: Point) -> Any:
+    return method.start_from_average(m, point.distilled)
+
+
+def _best_source(method: Any, m: int, point: Point) -> Any:
+    return method.start(m, point.rng, point.teachers[point.best])
+
+
+STARTS: Mapping[str, Callable[[Any, int, Point], Any]] = {
+    "vocabulary": _vocabulary,
+    "backbone": _backbone,
+    "shared": _shared,
+    "distilled": _distilled,
+    "best_source": _best_source,
+}
+
+
+class Sources:
+    """What the variants start from, read and checked before anything is trained.
+
+    Args:
+        variants: with `start` and `source`.
+        distilled: a run of distill, where a variant needs one.
+        teachers: a run of teach, likewise.
+        backbone: whose prompts they have to be.
+    """
+
+    def __init__(
+        self,
+        variants: Sequence[Any],
+        distilled: str | None,
+        teachers: str | None,
+        backbone: Backbone,
+    ):
+        self.distilled: dict[str, list[PromptFile]] = {}
+        self.teachers: dict[str, np.ndarray] = {}
+        wanted = {v.source for v in variants if v.start in FROM_DISTILLED}
+        if wanted:
+            files = prompts.load_run(_needed(distilled, "distilled", variants), backbone)
+            # One file (or adapter) that is given by its own path is meant whatever it is called.
+            alone = len(files) == len(wanted) == 1 and not (Path(str(distilled)) / RECORD).exists()
+            for name, file in files.items():
+                if "shared" in file.arrays:
+                    variant = next(iter(wanted)) if alone else name.partition("/")[0]
+                    self.distilled.setdefault(variant, []).append(file)
+            for name in wanted - set(self.distilled):
+                raise unknown_name(f"distilled variant in {distilled}", name, self.distilled)
+        if any(variant.start in FROM_TEACHERS for variant in variants):
+            files = prompts.load_run(_needed(teachers, "teachers", variants), backbone)
+            self.teachers = {task: prompt for (_, task), prompt in prompts.finished(files).items()}
+
+    def of_seed(self, name: str, seed: int) -> Mapping[str, np.ndarray]:
+        """A distilled variant's arrays; seeds beyond those that were distilled wrap round."""
+        files = self.distilled.get(name)
+        return {} if files is None else files[seed % len(files)].arrays
+
+
+def _needed(path: str | None, argument: str, variants: Sequence[Any]) -> str:
+    if path is None:
+        raise UserError(
+            f"adapt.run.{argument} is not given, but the variants {[v.name for v in variants]} start "
+            "from such a run. Give its directory, or leave those variants out."
+        )
+    return path
+
+
+def best_sources(
+    examples: Mapping[Any, Sequence[tuple[str, Any]]],
+    teachers: Mapping[str, np.ndarray],
+    backbone: Backbone,
+    feature_lengths: Mapping[str, int],
+) -> dict[Any, str]:
+    """The teacher with the lowest loss on (at most `MOST_EXAMPLES` of each task of) training sets.
+
+    Args:
+        examples: key -> (task, examples) of each of its tasks.
+    """
+    if not examples:
+        return {}
+    bank, params, ids = prompts.plain_bank(teachers, backbone.config.vocab_size)
+    predictor = Predictor(backbone, bank, batch_size=256, feature_lengths=feature_lengths)
+    triples = [
+        (key, teacher, pair)
+        for key, teacher in itertools.product(sorted(examples, key=str), teachers)
+        for pair in examples[key]
+    ]
+    jobs = [
+        Job(task, ids[teacher], limit(found, MOST_EXAMPLES))
+        for _, teacher, (task, found) in triples
+    ]
+    sums: dict[Any, dict[str, list[float]]] = {}
+    for (key, teacher, _), values in zip(triples, predictor.losses(params, jobs), strict=True):
+        sums.setdefault(key, {}).setdefault(teacher, []).append(float(values.mean()))
+    means = {
+        key: {teacher: float(np.mean(losses)) for teacher, losses in by_teacher.items()}
+        for key, by_teacher in sums.items()
+    }
+    return {key: best_source(values, higher_is_better=False) for key, values in means.items()}
+
+
+def point_of(
+    variant: Any,
+    seed: int,
+    best: str,
+    sources: Sources,
+    backbone: Backbone,
+    embeddings: Any,
+    initialiser: Initialiser,
+    run_seed: int,
+) -> Point:
+    """What a member of that variant and seed may start from."""
+    return Point(
+        jax.random.fold_in(jax.random.key(run_seed), seed),
+        backbone,
+        jnp.asarray(embeddings),
+        initialiser,
+        sources.of_seed(variant.source, seed),
+        sources.teachers,
+        best,
+    )
