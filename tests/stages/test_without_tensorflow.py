@@ -28,7 +28,7 @@ SCRIPT = textwrap.dedent(
     from mpt_jax.methods.initialisers import sampled_vocabulary
     from mpt_jax.methods.prompt_tuning import PromptTuning
     from mpt_jax.stages.backbone import BackboneSource
-    from mpt_jax.stages.fleet import Member, Training, train_fleet
+    from mpt_jax.stages.fleet import Member, Program, Training, train_fleet
     from mpt_jax.training.objectives import TaskObjective
 
     frozen = BackboneSource(backbone).open()
@@ -39,8 +39,9 @@ SCRIPT = textwrap.dedent(
     start = method.init(jax.random.key(0), sampled_vocabulary, jnp.asarray(frozen.embeddings))
     before = jax.device_get(start)["prompt"]
     training = Training(steps=3, rows_per_member=8)
+    program = Program(bank, (Member("toy", 0, 0, ("toy_head",), (train,), ()),))
     trained = train_fleet(
-        "train", Path(run), frozen, bank, [Member("toy", 0, 0, ("toy_head",), (train,), ())],
+        "train", Path(run), frozen, program,
         {method.name: start}, TaskObjective(frozen.network, bank),
         [(".*", training.group(0.3))], training, lengths,
     )
