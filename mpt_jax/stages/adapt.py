@@ -63,6 +63,8 @@ class Variant:
     multi_target: bool = False
 
     def __post_init__(self):
+        if self.learning_rate < 0 or self.factor_learning_rate < 0:
+            raise UserError(f"variant {self.name}: learning rates are not below 0.")
         starts = method_named(self.method).starts
         if self.start not in starts:
             raise unknown_name(f"start of variant {self.name} ({self.method})", self.start, starts)
