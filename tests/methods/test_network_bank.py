@@ -1,6 +1,7 @@
 """A fleet of a method that changes the network is its members one by one, trained or decoding."""
 
 import dataclasses
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -15,13 +16,13 @@ from mpt_jax.methods.network_bank import NetworkBank
 from mpt_jax.methods.network_method import NetworkMethod, linear_layers, norms
 from mpt_jax.methods.registry import METHODS
 from mpt_jax.models import t5
-from mpt_jax.models.decoding import greedy_decode
+from mpt_jax.models.decoding import greedy_decode, start_decoding
 from mpt_jax.models.edits import LOGITS, Edits, edited
-from mpt_jax.models.forward import forward
+from mpt_jax.models.forward import Applied, forward
 
 M, ROWS, T, L, V = 4, 4, 5, 4, 32
 SIZES = dict(
-    vocab_size=V, emb_dim=8, num_heads=2, head_dim=3, mlp_dim=12, num_encoder_layers=2,
+    vocab_size=V, emb_dim=8, num_heads=2, head_dim=3, mlp_dim=12, num_encoder_layers=1,
     num_decoder_layers=1,
 )  # fmt: skip
 CONFIGS = {
@@ -40,21 +41,28 @@ def quick_compilation():
     jax.config.update("jax_disable_most_optimizations", before)
 
 
-@pytest.fixture(scope="module", params=CONFIGS)
-def config(request):
-    return CONFIGS[request.param]
+def build(kind, config):
+    return METHODS[kind].build(name=kind, members=M, tasks=1, length=1, config=config)
 
 
-@pytest.fixture(scope="module")
-def backbone(config):
+@functools.cache
+def weights_of(config):
     return jax.jit(t5.init_params, static_argnums=0)(config, jax.random.key(0))
 
 
 @pytest.fixture(params=KINDS)
-def method(request, config):
-    return METHODS[request.param].build(
-        name=request.param, members=M, tasks=1, length=1, config=config
-    )
+def kind(request):
+    return request.param
+
+
+@pytest.fixture
+def method(kind):
+    return build(kind, CONFIGS["untied"])
+
+
+@pytest.fixture
+def backbone():
+    return weights_of(CONFIGS["untied"])
 
 
 def moved(method, backbone, scale=0.3):
@@ -134,31 +142,47 @@ def test_gradients_of_a_member_come_from_its_own_rows(method, backbone):
     assert all(np.any(gradient[1]) for gradient in gradients.values())
 
 
-def test_decoding_writes_what_teacher_forcing_expects(method, backbone):
+@pytest.mark.parametrize("version", CONFIGS)
+def test_decoding_steps_give_the_logits_of_the_whole_network(kind, version):
     """The cache, and keys and values that are made once, are edited as the whole network is."""
+    config = CONFIGS[version]
+    method, backbone = build(kind, config), weights_of(config)
     bank, batch = NetworkBank(method), rows_of(make_batch(), 0)
-    weights, _, edits = bank.applied(bank.select(moved(method, backbone, 1.0), 2), backbone)
-    network = t5.Transformer(method.config)
+    applied = bank.applied(bank.select(moved(method, backbone), 2), backbone)
+
+    @jax.jit
+    def by_steps(applied, tokens, inputs):
+        with edited(applied.edits):
+            step, cache = start_decoding(config, applied.weights, tokens, None, L)
+            logits = []
+            for position in range(L):
+                found, cache = step(inputs[:, position], jnp.int32(position), cache)
+                logits.append(found)
+        return jnp.stack(logits, axis=1)
+
+    @jax.jit
+    def at_once(applied, batch):
+        network = t5.Transformer(config)
+        return forward(network, applied.weights, batch, edits=applied.edits)[0]
+
+    expected = at_once(applied, batch)
+    found = by_steps(applied, batch["encoder_input_tokens"], batch["decoder_input_tokens"])
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4)
+    unchanged = at_once(Applied(backbone), batch)
+    assert np.abs(expected - unchanged).max() > 0.1
     tokens = batch["encoder_input_tokens"]
-    written = np.asarray(greedy_decode(network, weights, tokens, L, None, edits))
-    inputs = np.pad(written, ((0, 0), (1, 0)))[:, :-1]
-    forced = {**batch, "decoder_input_tokens": jnp.asarray(inputs)}
-    logits = jax.jit(lambda w, e, b: forward(network, w, b, edits=e)[0])(weights, edits, forced)
-    best = np.asarray(logits).argmax(axis=-1)
-    going_on = np.cumprod(np.pad(written, ((0, 0), (1, 0)), constant_values=2)[:, :-1] != 1, axis=1)
-    assert going_on.sum() > ROWS and len(np.unique(written)) > 2
-    np.testing.assert_array_equal(np.where(going_on, written, 0), np.where(going_on, best, 0))
+    written = greedy_decode(t5.Transformer(config), applied.weights, tokens, 1, None, applied.edits)
+    np.testing.assert_array_equal(written[:, 0], np.argmax(expected[:, 0], axis=-1))
 
 
-@pytest.mark.parametrize("remat", ["dots", "full"])
-def test_recomputing_changes_no_number(method, backbone, remat):
+def test_recomputing_changes_no_number(method, backbone):
     def gradients(config):
         changed = dataclasses.replace(method, config=config)
         bank, network = NetworkBank(changed), t5.Transformer(config)
         loss = lambda p: jnp.mean(jnp.square(bank.logits(network, p, backbone, make_batch())))  # noqa: E731
         return jax.jit(jax.grad(loss))(moved(changed, backbone))
 
-    found = gradients(dataclasses.replace(method.config, remat=remat))
+    found = gradients(dataclasses.replace(method.config, remat="full"))
     expected = gradients(method.config)
     jax.tree.map(
         lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-5), found, expected
@@ -177,9 +201,11 @@ def test_half_precision_activations_leave_the_trained_numbers_whole(method, back
     assert {a.dtype.name for a in jax.tree.leaves(gradients)} == {"float32"}
 
 
-def test_edits_see_every_layer_once_with_its_own_path(config, backbone):
+@pytest.mark.parametrize("version", CONFIGS)
+def test_edits_see_every_layer_once_with_its_own_path(version):
     """Under the paths of the parameters, so that a method can name a layer by what is stored."""
-    seen = []
+    config, seen = CONFIGS[version], []
+    backbone = weights_of(config)
 
     class Watch:
         def edit(self, params, path, inputs, outputs):
@@ -211,10 +237,6 @@ def test_parameters_of_another_fleet_are_refused(method, backbone):
         method.check_shapes({**arrays, name: arrays[name][..., :-1]}, "a file")
 
 
-def test_stacked_layers_are_refused(config):
-    for kind in KINDS:
-        with pytest.raises(UserError, match="scan_layers = False"):
-            METHODS[kind].build(
-                name=kind, members=1, tasks=1, length=1,
-                config=dataclasses.replace(config, scan_layers=True),
-            )  # fmt: skip
+def test_stacked_layers_are_refused(kind):
+    with pytest.raises(UserError, match="scan_layers = False"):
+        build(kind, dataclasses.replace(CONFIGS["untied"], scan_layers=True))
