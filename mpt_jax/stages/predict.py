@@ -125,7 +125,9 @@ class Predictor:
             for batch, rows in self._batches([jobs[i] for i in mine]):
                 arrays = shard_batch(self.backbone.mesh, batch)
                 values = fetch(
-                    _row_losses(self.backbone.network, self.bank, selected, self.backbone.params, arrays)
+                    _row_losses(
+                        self.backbone.network, self.bank, selected, self.backbone.params, arrays
+                    )
                 )
                 for (stream, example), value in zip(rows, values, strict=True):
                     if stream >= 0:

@@ -1,4 +1,4 @@
-"""Every method of gin/methods.gin goes through one and the same job: adapt, killed and gone on with, to answers."""
+"""Every method of gin/methods.gin goes through the same job: adapt, killed and gone on with, to answers."""
 
 import dataclasses
 import json
