@@ -179,6 +179,8 @@ def check_scores(folder, variant, toy, tmp_path):
         assert 0 < score["score"] <= 1 and score["parameters"] > 0
         assert score["train_examples"] == 4 * (2 if variant.multi_target else 1)
     assert len(results["curves"]) == len(members)
+    curves_of = {"mean of targets"} if variant.multi_target else set(TARGETS)
+    assert {curve["task"] for curve in results["curves"]} == curves_of
     assert all(curve["steps"] == [0, 4, 8] for curve in results["curves"])
     drawn = [(draw["task"], draw["k"], draw["seed"]) for draw in results["draws"]]
     assert sorted(drawn) == sorted((task, 4, seed) for task in TARGETS for seed in (0, 1))
