@@ -78,7 +78,7 @@ class Method(abc.ABC):
         """Raises ValueError for a number or a truth value that is none."""
         hints = get_type_hints(cls)
         for name, value in options.items():
-            kind = hints.get(name)
+            kind: Any = hints.get(name)
             numbers = (int, float) if kind is float else kind
             if kind in (bool, int, float) and (
                 not isinstance(value, numbers) or (isinstance(value, bool) and kind is not bool)
