@@ -9,14 +9,17 @@ network itself (``network_method.py``).
 
 import abc
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, ClassVar, NamedTuple
+from dataclasses import dataclass, fields
+from typing import Any, ClassVar, NamedTuple, get_type_hints
 
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
 from mpt_jax.models.t5_config import T5Config
+
+# What a stage says of a method, not its options.
+_OF_THE_RUN = ("name", "members", "tasks", "width", "lengths", "config")
 
 Params = Mapping[str, Float[Array | np.ndarray, "..."]]
 
@@ -64,6 +67,23 @@ class Method(abc.ABC):
         Args:
           settings: the method's own, by the names of its fields.
         """
+
+    @classmethod
+    def options(cls) -> tuple[str, ...]:
+        """Names of the settings that a configuration may give: the fields but those of every run."""
+        return tuple(field.name for field in fields(cls) if field.name not in _OF_THE_RUN)
+
+    @classmethod
+    def check_options(cls, options: Mapping[str, Any]) -> None:
+        """Raises ValueError for a number or a truth value that is none."""
+        hints = get_type_hints(cls)
+        for name, value in options.items():
+            kind: Any = hints.get(name)
+            numbers = (int, float) if kind is float else kind
+            if kind in (bool, int, float) and (
+                not isinstance(value, numbers) or (isinstance(value, bool) and kind is not bool)
+            ):
+                raise ValueError(f"{name} is {value!r}; it has to be of type {kind.__name__}.")
 
     @property
     def settings(self) -> dict[str, Any]:

@@ -71,7 +71,7 @@ def place(tree: Any, shardings: Any) -> Any:
     """Put a tree of arrays, the same in every process, onto the mesh.
 
     Args:
-        tree: numpy or JAX arrays.
+        tree: numpy or JAX arrays; those that lie in parts over several processes may stay there.
         shardings: one sharding for all, or a tree of them.
     """
     if isinstance(shardings, jax.sharding.Sharding):
@@ -81,6 +81,11 @@ def place(tree: Any, shardings: Any) -> Any:
     def put(array, sharding):
         if sharding.is_fully_addressable:
             return jax.device_put(array, sharding)
+        if isinstance(array, jax.Array) and not (
+            array.is_fully_addressable or array.is_fully_replicated
+        ):
+            # No process has all of it: the devices move it among themselves.
+            return jax.jit(lambda x: x, out_shardings=sharding)(array)
         host = np.asarray(array)
         return jax.make_array_from_callback(host.shape, sharding, lambda index: host[index])
 

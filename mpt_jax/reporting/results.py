@@ -14,6 +14,8 @@ from mpt_jax.errors import UserError
 
 SCHEMA_VERSION = 1
 
+MEAN_OF_SOURCES, MEAN_OF_TARGETS = "mean of sources", "mean of targets"
+
 Stage = Literal["teach", "distill", "adapt"]
 Key = tuple[Any, ...]
 
@@ -70,7 +72,10 @@ class Score:
 
 @dataclass(frozen=True, kw_only=True)
 class Curve:
-    """One run's score against training steps, `steps[i]` -> `scores[i]`; step 0 is before training."""
+    """One run's score against training steps, `steps[i]` -> `scores[i]`; step 0 is before training.
+
+    A run of several tasks has their mean, under the name `MEAN_OF_SOURCES` or `MEAN_OF_TARGETS`.
+    """
 
     stage: Stage
     task: str

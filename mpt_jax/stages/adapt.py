@@ -63,6 +63,8 @@ class Variant:
     multi_target: bool = False
 
     def __post_init__(self):
+        if self.learning_rate < 0 or self.factor_learning_rate < 0:
+            raise UserError(f"variant {self.name}: learning rates are not below 0.")
         starts = method_named(self.method).starts
         if self.start not in starts:
             raise unknown_name(f"start of variant {self.name} ({self.method})", self.start, starts)
@@ -129,7 +131,7 @@ class _Plan:
     @property
     def group(self) -> tuple[bool, str, str, int]:
         """Members of one group are members of one method."""
-        options = json.dumps(dict(self.variant.options), sort_keys=True)
+        options = json.dumps(dict(self.variant.options), sort_keys=True, default=repr)
         return self.variant.changes_network, self.variant.method, options, len(self.tasks)
 
 
@@ -252,6 +254,8 @@ def _chosen(
     if methods is None:
         return tuple(variants)
     wanted = (methods,) if isinstance(methods, str) else tuple(methods)
+    if not wanted:
+        raise UserError(f"METHOD names no method; known are {sorted(named)}.")
     for name in wanted:
         if name not in named:
             raise unknown_name("method", name, named)
@@ -332,12 +336,18 @@ def build_method(
     kind = method_named(variant.method)
     options = {"rank": rank, **variant.options} if variant.method == "mpt" else variant.options
     try:
+        kind.check_options(options)
         return kind.build(
             name=name or variant.method, members=members, tasks=tasks, length=length, config=config,
             **options,
         )  # fmt: skip
     except (TypeError, ValueError) as error:
-        raise UserError(f"variant {variant.name}: options {dict(options)}: {error}") from error
+        names = ", ".join(kind.options()) or "none"
+        reason = str(error).removesuffix(".")
+        raise UserError(
+            f"variant {variant.name}: options {dict(options)}: {reason}. The options of "
+            f"{variant.method} are: {names}."
+        ) from error
 
 
 def _set_of(plan: _Plan) -> tuple[str, int | None, int]:

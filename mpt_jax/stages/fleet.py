@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import jax
 import numpy as np
 
 from mpt_jax.data.batches import Batches, bucketed_batches, packed_batches
@@ -22,6 +21,7 @@ from mpt_jax.methods.bank import AnyBank
 from mpt_jax.methods.method import Method
 from mpt_jax.partitioning import (
     STANDARD_RULES,
+    fetch,
     place,
     process_data_shard,
     replicated,
@@ -181,11 +181,7 @@ def train_fleet(
         extend: adds what the objective needs to a batch (the teachers' tokens).
     """
     bank, members = program.bank, program.members
-    if training.packed_lengths is not None and bank.members > 1 and not bank.mixes:
-        raise UserError(
-            f"Packed rows hold examples of several members, which {bank.methods[0].name} cannot tell "
-            "apart: it changes the whole row. Leave packed_lengths out, or train one member."
-        )
+    check_batch(bank, training, backbone)
     streams = Streams(
         [
             Stream(
@@ -246,30 +242,47 @@ def train_fleet(
         place=lambda batch: shard_batch(backbone.mesh, batch),
     )
     return Trained(
-        jax.device_get(result.best.params),
+        fetch(result.best.params),
         np.asarray(result.best.step),
         np.asarray(result.best.score),
         result.seconds,
     )
 
 
-def make_batches(streams: Streams, training: Training, backbone: Backbone) -> Batches:
-    """Batches in the layout that `training` asks for, this process's rows of them."""
-    sampler = SAMPLERS[training.sampler](streams, training.rows_per_member, seed=training.seed)
-    index, count = process_data_shard(backbone.mesh)
-    devices = backbone.mesh.shape["data"]
-    rows = training.rows_per_member * len(np.unique(streams.members))
-    if training.packed_lengths is not None:
-        T, L = training.packed_lengths
-        return packed_batches(
-            streams, sampler, training.seed, T=T, L=L, row_multiple=devices,
-            process_index=index, process_count=count,
-        )  # fmt: skip
-    if rows % devices:
+def check_batch(bank: AnyBank, training: Training, backbone: Backbone) -> None:
+    """Raises UserError for batches that cannot be laid out over the mesh or over the bank's members."""
+    rows, devices = training.rows_per_member * bank.members, backbone.mesh.shape["data"]
+    if training.packed_lengths is None and rows % devices:
         raise UserError(
             f"A batch has {rows} rows ({training.rows_per_member} for each member), which do not "
             f"divide over {devices} devices. Choose a BATCH_SIZE that makes them divide."
         )
+    if bank.mixes or bank.members == 1:
+        return
+    name = bank.methods[0].name
+    if training.packed_lengths is not None:
+        raise UserError(
+            f"Packed rows hold examples of several members, which {name} cannot tell apart: it "
+            "changes the whole row. Leave packed_lengths out, or train one member."
+        )
+    if training.rows_per_member % training.accumulate:
+        raise UserError(
+            f"{name} needs as many rows of each member in every part of a batch, but the "
+            f"{training.rows_per_member} rows of a member do not divide into {training.accumulate} "
+            "parts. Choose a BATCH_SIZE that is a multiple of accumulate."
+        )
+
+
+def make_batches(streams: Streams, training: Training, backbone: Backbone) -> Batches:
+    """Batches in the layout that `training` asks for, this process's rows of them."""
+    sampler = SAMPLERS[training.sampler](streams, training.rows_per_member, seed=training.seed)
+    index, count = process_data_shard(backbone.mesh)
+    if training.packed_lengths is not None:
+        T, L = training.packed_lengths
+        return packed_batches(
+            streams, sampler, training.seed, T=T, L=L, row_multiple=backbone.mesh.shape["data"],
+            process_index=index, process_count=count,
+        )  # fmt: skip
     return bucketed_batches(
         streams, sampler, training.seed, grouped=training.grouped,
         process_index=index, process_count=count,

@@ -100,7 +100,6 @@ class Predictor:
         self.batch_size = -(-batch_size // devices) * devices
         self.max_length = decoding.max_length or feature_lengths["targets"]
         self._feature_lengths = feature_lengths
-        self._losses = jax.jit(functools.partial(_row_losses, backbone.network, bank))
 
     def texts(self, params: Any, jobs: Sequence[Job]) -> list[list[str]]:
         """The output for every example of every job."""
@@ -125,7 +124,11 @@ class Predictor:
         for selected, mine in self._together(params, jobs):
             for batch, rows in self._batches([jobs[i] for i in mine]):
                 arrays = shard_batch(self.backbone.mesh, batch)
-                values = fetch(self._losses(selected, self.backbone.params, arrays))
+                values = fetch(
+                    _row_losses(
+                        self.backbone.network, self.bank, selected, self.backbone.params, arrays
+                    )
+                )
                 for (stream, example), value in zip(rows, values, strict=True):
                     if stream >= 0:
                         found[mine[stream]][example] = value
@@ -219,7 +222,14 @@ class Predictor:
         return tuple(edges), (self._feature_lengths["targets"],)
 
     def _placed(self, params: Any) -> Any:
-        return place(params, replicated(self.backbone.mesh))
+        """On the mesh: arrays of a training lie there already, whole weights in parts."""
+        mesh = self.backbone.mesh
+
+        def put(array: Any) -> Any:
+            there = isinstance(array, jax.Array) and getattr(array.sharding, "mesh", None) == mesh
+            return array if there else place(array, replicated(mesh))
+
+        return jax.tree.map(put, params)
 
     def _all_rows(self, rows: np.ndarray) -> np.ndarray:
         if process_data_shard(self.backbone.mesh)[1] == 1:
@@ -255,6 +265,8 @@ def _labels(job: Job) -> list[str]:
     return labels
 
 
+# Compiled once for all banks that are alike: every file of a method that changes the network has its own.
+@functools.partial(jax.jit, static_argnums=(0, 1))
 def _row_losses(network, bank, selected, backbone, batch):
     weights, embed, edits = bank.applied(selected, backbone)
     logits, _ = forward(network, weights, batch, embed, edits)

@@ -23,7 +23,7 @@ from rich.table import Table
 from mpt_jax.run_directory import RunDirectory, is_unfinished, open_run, read_run
 from mpt_jax.stages.backbone import Backbone, BackboneSource
 from mpt_jax.stages.data import Data
-from mpt_jax.stages.fleet import Program, Trained, Training
+from mpt_jax.stages.fleet import Program, Trained, Training, check_batch
 
 MEMBERS_SHOWN = 12
 
@@ -97,7 +97,13 @@ class Session:
         return Path(self.model_dir)
 
     def only_checks(self, programs: Sequence[Program], training: Training) -> bool:
-        """Describes the run; True if that is all that was asked for (`--dry_run`)."""
+        """Describes the run; True if that is all that was asked for (`--dry_run`).
+
+        Raises:
+            UserError: a program's batches cannot be made; found before the first program trains.
+        """
+        for program in programs:
+            check_batch(program.bank, training, self.backbone)
         if jax.process_index() == 0:
             self._describe(programs, training)
         config = self._config_text()

@@ -49,8 +49,9 @@ def run(path: str, backbone: BackboneSource | None = None, nearest: int = 3) -> 
         describe(place, prompts, console, frozen, nearest)
     elif (place / RECORD).is_file():
         _show_run(place, console)
-    elif checkpoints.steps(place):
-        _show_checkpoints(place, console)
+    elif folders := checkpoints.folders(place):
+        for folder in folders:
+            _show_checkpoints(folder, place, console)
     else:
         raise UserError(
             f"{path} is neither a prompt file or another program's, nor a run directory (it has no "
@@ -76,17 +77,18 @@ def _show_run(path: Path, console: Console) -> None:
             )  # fmt: skip
         console.print(table)
     for folder in checkpoints.folders(run_directory.checkpoints):
-        _show_checkpoints(folder, console)
+        _show_checkpoints(folder, run_directory.checkpoints, console)
     for extra in (run_directory.config, run_directory.report):
         if extra.is_file():
             console.print(f"{extra.name}: {extra}")
 
 
-def _show_checkpoints(path: Path, console: Console) -> None:
+def _show_checkpoints(path: Path, root: Path, console: Console) -> None:
+    program = "" if path == root else f"{path.relative_to(root).as_posix()}: "
     for step in checkpoints.steps(path):
         record = checkpoints.read_record(path, step)
         when = datetime.datetime.fromtimestamp((path / str(step)).stat().st_mtime)
         console.print(
-            f"checkpoint of step {step} ({when:%Y-%m-%d %H:%M}): {len(record['shapes'])} arrays, "
+            f"{program}checkpoint of step {step} ({when:%Y-%m-%d %H:%M}): {len(record['shapes'])} arrays, "
             f"backbone {record['backbone']}"
         )

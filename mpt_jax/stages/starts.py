@@ -99,9 +99,10 @@ class Sources:
     ):
         self.distilled: dict[str, list[PromptFile]] = {}
         self.teachers: dict[str, np.ndarray] = {}
-        wanted = {v.source for v in variants if v.start in FROM_DISTILLED}
+        learned = [v for v in variants if v.start in FROM_DISTILLED]
+        wanted = {v.source for v in learned}
         if wanted:
-            files = prompts.load_run(_needed(distilled, "distilled", variants), backbone)
+            files = prompts.load_run(_needed(distilled, "distilled", learned), backbone)
             # One file (or adapter) that is given by its own path is meant whatever it is called.
             alone = len(files) == len(wanted) == 1 and not (Path(str(distilled)) / RECORD).exists()
             for name, file in files.items():
@@ -110,8 +111,8 @@ class Sources:
                     self.distilled.setdefault(variant, []).append(file)
             for name in wanted - set(self.distilled):
                 raise unknown_name(f"distilled variant in {distilled}", name, self.distilled)
-        if any(variant.start in FROM_TEACHERS for variant in variants):
-            files = prompts.load_run(_needed(teachers, "teachers", variants), backbone)
+        if taught := [variant for variant in variants if variant.start in FROM_TEACHERS]:
+            files = prompts.load_run(_needed(teachers, "teachers", taught), backbone)
             self.teachers = {task: prompt for (_, task), prompt in prompts.finished(files).items()}
 
     def of_seed(self, name: str, seed: int) -> Mapping[str, np.ndarray]:

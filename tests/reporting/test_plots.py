@@ -1,5 +1,6 @@
 """Plots exist for what has records, are wide enough, and say what they must."""
 
+import dataclasses
 import struct
 
 import numpy as np
@@ -8,7 +9,7 @@ from matplotlib.figure import Figure
 
 from mpt_jax.reporting import figures
 from mpt_jax.reporting.plots import write_plots
-from mpt_jax.reporting.results import Results, Similarity
+from mpt_jax.reporting.results import MEAN_OF_TARGETS, Results, Similarity
 from mpt_jax.reporting.similarity_plot import clustered_order, similarity_map
 from mpt_jax.reporting.styles import SPARE, methods_of, styles
 
@@ -46,6 +47,29 @@ def test_all_plots_of_a_whole_run(results, tmp_path, painted):
     assert any("test split" in t for t in texts(painted["few_shot.png"]))
     assert "majority class" in texts(painted["few_shot.png"])
     assert "naive Bayes, full data" in texts(painted["sources.png"])
+
+
+def test_a_method_that_learns_all_targets_together_is_in_the_mean_curves(
+    results_with, tmp_path, painted
+):
+    """It has one curve, their mean; the others' means are over the tasks, as without it."""
+    results = results_with(methods=("mpt", "prompt_tuning"), ks=(16,), seeds=(0, 1))
+    write_plots(results, tmp_path)
+
+    def lines():
+        (axes,) = painted["curves.png"].axes
+        return {tuple(line.get_ydata()) for line in axes.get_lines() if len(line.get_xdata()) > 2}
+
+    def counted():
+        return next(t for t in texts(painted["curves.png"]) if t.startswith("mean over"))
+
+    before, heading = lines(), counted()
+    some = next(c for c in results.curves if c.stage == "adapt")
+    together = {"task": MEAN_OF_TARGETS, "method": "mpt_multi", "scores": [0.5] * len(some.steps)}
+    results.curves.append(dataclasses.replace(some, **together))
+    write_plots(results, tmp_path)
+    assert lines() == {*before, tuple(together["scores"])}
+    assert len(before) == 2 and counted() == heading
 
 
 def test_a_method_has_one_colour_everywhere(results, tmp_path, painted):

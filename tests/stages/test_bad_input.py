@@ -134,6 +134,69 @@ def test_k_larger_than_what_there_is(fails, whole_job):
     assert "only 32 examples" in error
 
 
+NONE = {"SOURCE_DIR": None, "TEACHER_DIR": None}
+
+
+def test_an_unknown_method_and_the_nearest(fails):
+    assert "did you mean 'bitfit'" in fails("adapt", METHOD="bitfitt", **NONE)
+    assert "known are" in fails("adapt", METHOD="", **NONE)
+
+
+def test_no_method_at_all(fails):
+    assert "METHOD names no method" in fails("adapt", METHOD=(), **NONE)
+
+
+def test_a_start_that_the_method_does_not_have(fails):
+    error = fails("adapt", METHOD="bitfit", **NONE, **{"bitfit/adapt.Variant.start": "distilled"})
+    assert "start of variant bitfit" in error and "backbone" in error
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"rnk": 2}, "options of mpt are: length, rank, train_shared"),
+        ({"rank": 0}, "rank is 0; it has to be at least 1"),
+        ({"rank": "two"}, "rank is 'two'; it has to be of type int"),
+        ({"rank": 1.5}, "rank is 1.5; it has to be of type int"),
+        ({"train_shared": "no"}, "train_shared is 'no'; it has to be of type bool"),
+        ({"members": 3}, "'members'"),
+    ],
+)
+def test_options_that_a_method_does_not_take(fails, options, words, whole_job):
+    """Found with the configuration: the source is not even opened."""
+    bindings = {"mpt/adapt.Variant.options": options, "TEACHER_DIR": None}
+    error = fails("adapt", METHOD="mpt", SOURCE_DIR="no/such/run", **bindings)
+    assert words in error and "variant mpt: options" in error
+
+
+def test_a_learning_rate_below_zero(fails):
+    rate = {"bitfit/adapt.Variant.learning_rate": -0.1}
+    assert "variant bitfit: learning rates" in fails("adapt", METHOD="bitfit", **NONE, **rate)
+
+
+def test_stacked_layers_under_a_method_that_names_them(fails):
+    stacked = {"backbone.BackboneSource.scan_layers": True}
+    assert "scan_layers = False" in fails("adapt", METHOD="bitfit", **NONE, **stacked)
+
+
+def test_a_source_that_only_some_methods_need(fails):
+    error = fails("adapt", METHOD=("bitfit", "mpt"), **NONE)
+    assert "adapt.run.distilled is not given" in error and "['mpt'] start" in error
+    error = fails("adapt", METHOD=("spot", "full"), **NONE)
+    assert "adapt.run.teachers is not given" in error and "['spot'] start" in error
+
+
+def test_a_batch_that_does_not_divide_over_devices(fails, devices, whole_job):
+    """Of the second program, and found before the first one trains."""
+    devices(8)
+    sources = {"TEACHER_DIR": None, "SOURCE_DIR": str(whole_job / "distill")}
+    # 8 rows of the prompts' four variants with two members each, 2 of bitfit.
+    prompts = ("mpt", "mpt_frozen", "prompt_tuning", "mpt_no_distillation")
+    settings = {"METHOD": (*prompts, "bitfit"), "SEEDS": (0,), "BATCH_SIZE": 1}
+    error = fails("adapt", **settings, **sources)
+    assert "2 rows (1 for each member)" in error and "do not divide over 8 devices" in error
+
+
 def test_a_backbone_without_weights(fails, toy, tmp_path):
     broken = tmp_path / "broken"
     shutil.copytree(toy.backbone, broken)

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -41,20 +42,11 @@ def test_a_mesh_of_four_by_two(stage, toy, whole_job, tmp_path, devices):
     assert_close(toy.prompts(folder), toy.prompts(whole_job / stage))
 
 
-@pytest.mark.slow
-def test_two_processes(toy, whole_job, tmp_path):
-    folder = tmp_path / "two"
+def in_two_processes(stages):
+    """The outputs of `mpt` for some stages in two processes of one device each."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    stages = [
-        toy.flags("teach", folder / "teach"),
-        toy.flags("distill", folder / "distill", TEACHER_DIR=str(whole_job / "teach")),
-        toy.flags(
-            "adapt", folder / "adapt",
-            TEACHER_DIR=str(whole_job / "teach"), SOURCE_DIR=str(whole_job / "distill"),
-        ),
-    ]  # fmt: skip
     together = [f"--coordinator_address=127.0.0.1:{port}", "--process_count=2"]
     processes = [
         subprocess.Popen(
@@ -66,6 +58,44 @@ def test_two_processes(toy, whole_job, tmp_path):
     ]  # fmt: skip
     outputs = [process.communicate(timeout=400)[0] for process in processes]
     assert [process.returncode for process in processes] == [0, 0], "\n".join(outputs)
+    return outputs
+
+
+@pytest.mark.slow
+def test_two_processes(toy, whole_job, tmp_path):
+    folder = tmp_path / "two"
+    outputs = in_two_processes(
+        [
+            toy.flags("teach", folder / "teach"),
+            toy.flags("distill", folder / "distill", TEACHER_DIR=str(whole_job / "teach")),
+            toy.flags(
+                "adapt", folder / "adapt",
+                TEACHER_DIR=str(whole_job / "teach"), SOURCE_DIR=str(whole_job / "distill"),
+            ),
+        ]
+    )  # fmt: skip
     for stage in ("teach", "distill", "adapt"):
         assert_close(toy.prompts(folder / stage), toy.prompts(whole_job / stage))
     assert "teach is done" in outputs[0] and "is done" not in outputs[1]
+
+
+@pytest.mark.slow
+def test_whole_weights_in_parts_over_two_processes(toy, tmp_path):
+    """No process has all of what is trained, its checkpoints included; and it goes on from these."""
+    settings = {"METHOD": "full", "SOURCE_DIR": None, "TEACHER_DIR": None, "SEEDS": (0,)}
+    settings["full/adapt.Variant.learning_rate"] = 0.01
+    assert toy.run("adapt", tmp_path / "one", **settings) == 0
+    folder = tmp_path / "two"
+    mesh = "--gin.backbone.BackboneSource.mesh_shape=(1, 2)"
+    in_two_processes([[*toy.flags("adapt", folder, **settings), mesh]])
+    found, expected = toy.prompts(folder), toy.prompts(tmp_path / "one")
+    assert_close(found, expected)
+
+    # As a kill at step 7 would leave it.
+    shutil.rmtree(folder / "prompts")
+    shutil.rmtree(folder / "checkpoints" / "full" / "8")
+    record = json.loads((folder / "run.json").read_text())
+    (folder / "run.json").write_text(json.dumps({**record, "complete": False}))
+    in_two_processes([[*toy.flags("adapt", folder, **settings), mesh]])
+    again = toy.prompts(folder)
+    assert again and all(np.array_equal(again[name], array) for name, array in found.items())

@@ -14,8 +14,14 @@ from mpt_jax.training import checkpoints
 LONG = {"TRAIN_STEPS": 400, "CHECKPOINT_PERIOD": 20, "EVAL_PERIOD": 100}
 
 
-def start(toy, folder):
-    words = toy.flags("teach", folder, **LONG)
+PROGRAMS = {
+    "METHOD": ("prompt_tuning", "full"), "SOURCE_DIR": None, "TEACHER_DIR": None, "TRAIN_STEPS": 120,
+    "SEEDS": (0,),
+}  # fmt: skip
+
+
+def start(toy, folder, stage="teach", **macros):
+    words = toy.flags(stage, folder, **{**LONG, **macros})
     environment = {**os.environ, "XLA_FLAGS": ""}
     return subprocess.Popen(
         [sys.executable, "-m", "mpt_jax", *words],
@@ -23,16 +29,16 @@ def start(toy, folder):
     )  # fmt: skip
 
 
-def wait_for_checkpoint(process, folder, after=0):
+def wait_for_checkpoint(process, folder, after=0, program=""):
     deadline = time.monotonic() + 300
-    while not any(step > after for step in checkpoints.steps(folder / "checkpoints")):
+    while not any(step > after for step in checkpoints.steps(folder / "checkpoints" / program)):
         assert process.poll() is None, process.communicate()[0]
         assert time.monotonic() < deadline
         time.sleep(0.02)
 
 
-def finish(toy, folder):
-    process = start(toy, folder)
+def finish(toy, folder, *stage, **macros):
+    process = start(toy, folder, *stage, **macros)
     output = process.communicate()[0]
     assert process.returncode == 0, output
     return output
@@ -76,3 +82,19 @@ def test_kill_and_stop_lose_nothing(toy, undisturbed, tmp_path):
         path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
     assert f"{newest} is damaged" in finish(toy, folder)
     assert_equal(toy.prompts(folder), undisturbed)
+
+
+@pytest.mark.slow
+def test_a_kill_in_the_second_program_of_a_run(toy, tmp_path):
+    """The first one's prompts were done; what is read again of its folder is not the second's."""
+    whole, folder = tmp_path / "whole", tmp_path / "run"
+    finish(toy, whole, "adapt", **PROGRAMS)
+    killed = start(toy, folder, "adapt", **PROGRAMS)
+    wait_for_checkpoint(killed, folder, program="full")
+    killed.kill()
+    killed.communicate()
+    assert checkpoints.steps(folder / "checkpoints")[-1] == 120
+    assert checkpoints.steps(folder / "checkpoints" / "full")[-1] < 120
+    output = finish(toy, folder, "adapt", **PROGRAMS)
+    assert "all 120 steps were done before" in output
+    assert_equal(toy.prompts(folder), toy.prompts(whole))

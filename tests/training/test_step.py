@@ -8,6 +8,7 @@ from jax.extend.core import jaxprs_in_params
 
 from mpt_jax import partitioning
 from mpt_jax.errors import UserError
+from mpt_jax.methods.bitfit import BitFit
 from mpt_jax.methods.full import Full
 from mpt_jax.methods.network_bank import NetworkBank
 from mpt_jax.models import t5
@@ -121,6 +122,8 @@ def products_of_weight_shape(objective, optimizer, params, frozen, batch, weight
     jaxpr = jax.make_jaxpr(step)(init_state(params, optimizer), frozen, batch).jaxpr
     shapes = {x.shape for x in jax.tree.leaves(weights) if x.ndim == 2}
     shapes |= {shape[::-1] for shape in shapes}
+    shapes |= {(objective.members, *shape) for shape in shapes}  # of a fleet, by vmap
+    shapes |= {(*shape[1:], objective.members) for shape in shapes if len(shape) == 3}
     return sum(name == "dot_general" and shape in shapes for name, shape in result_shapes(jaxpr))
 
 
@@ -140,6 +143,21 @@ def test_no_weight_gradient_of_the_backbone_is_computed(toy):
     matrices = sum(x.ndim == 2 for x in jax.tree.leaves(toy.backbone))
     tables = 3  # the embedding and the two relative position tables are read by gather
     assert products_of_weight_shape(whole, optimizer, *arguments) >= matrices - tables
+
+
+@pytest.mark.parametrize("members", [1, 2])
+def test_a_fleet_of_biases_computes_no_weight_gradient(toy, members):
+    """Under vmap neither; and where a fleet trains its weights, the same count sees them."""
+    matrices = sum(x.ndim == 2 for x in jax.tree.leaves(toy.backbone)) - 3  # read by gather
+    for kind, method_class in (("bitfit", BitFit), ("full", Full)):
+        method = method_class(members=members, tasks=1, config=toy.config)
+        objective = TaskObjective(toy.network, NetworkBank(method))
+        params = {kind: method.init(jax.random.key(0), toy.backbone)}
+        optimizer = Optimizer([(".*", Group(0.1, SGD()))], params, members={kind: members})
+        batch = {**toy.batch, "encoder_input_tokens": toy.batch["encoder_input_tokens"] % 29}
+        arguments = params, toy.backbone, batch, toy.backbone
+        found = products_of_weight_shape(objective, optimizer, *arguments)
+        assert found == 0 if kind == "bitfit" else found >= matrices
 
 
 def test_nan_is_flagged_for_its_member_only(toy):
