@@ -143,7 +143,7 @@ class Session:
                 "train_examples": sum(map(len, member.train)),
                 "steps": training.steps,
                 "best_step": int(result.best_step[number]),
-                "validation": _finite(result.best_score[number]),
+                "validation": _finite(float(result.best_score[number])),
                 "diverged": bool(result.diverged[number]),
                 "parameters": program.bank.methods[member.method].count(),
                 "kind": program.bank.methods[member.method].kind,
@@ -200,7 +200,7 @@ class Session:
 
 
 def _finite(score: float) -> float | None:
-    return float(score) if np.isfinite(score) else None  # JSON knows no infinity
+    return score if np.isfinite(score) else None  # JSON knows no infinity
 
 
 def members_of(source: str | Path, stages: tuple[str, ...]) -> list[dict[str, Any]]:
