@@ -207,9 +207,21 @@ class Predictor:
         return [
             EvaluationBatch(batch.batch, self._all_rows(batch.rows))
             for batch in evaluation_batches(
-                streams, self.batch_size, buckets, process_index=index, process_count=count
+                streams, self._rows(jobs), buckets, process_index=index, process_count=count
             )
         ]
+
+    def _rows(self, jobs: Sequence[Job]) -> int:
+        """Rows of a batch: where members do not mix, hardly more than one has examples.
+
+        A power of two times the devices, so that there are few shapes.
+        """
+        if self.bank.mixes:
+            return self.batch_size
+        rows, examples = self.backbone.mesh.shape["data"], sum(len(job.examples) for job in jobs)
+        while rows < examples:
+            rows *= 2
+        return min(rows, self.batch_size)
 
     def _edges(self, streams: Streams) -> tuple[tuple[int, ...], tuple[int, ...]]:
         """Half and whole feature length behind the longest prompt: two shapes, always the same."""

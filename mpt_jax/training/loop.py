@@ -284,13 +284,14 @@ class _Run:
         if self.best_by not in metrics:
             raise UserError(f"evaluation gave {sorted(metrics)}, but best_by is {self.best_by!r}")
         score = np.array(metrics[self.best_by], np.float32)
-        score[sorted(self.diverged)] = -np.inf
         sound = np.isfinite(score)
-        if len(self.diverged) < (~sound).sum():
-            wrong = [
-                n for n, s in zip(self.fleet.members, score, strict=True) if not np.isfinite(s)
-            ]
-            raise UserError(f"step {step}: {self.best_by} is not finite for {', '.join(wrong)}")
+        if wrong := sorted(set(np.flatnonzero(~sound).tolist()) - self.diverged):
+            if not self.timetable.tolerate_divergence:
+                names = ", ".join(self.fleet.members[member] for member in wrong)
+                raise UserError(f"step {step}: {self.best_by} is not finite for {names}")
+            self._diverge(step, wrong, {}, self.best_by)
+        sound[sorted(self.diverged)] = False
+        score[~sound] = -np.inf
         self.best = better(
             self.best, score, step, self.state.params, parts=tuple(self.fleet.parts.items())
         )
