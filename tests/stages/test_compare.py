@@ -277,3 +277,14 @@ def test_a_dry_run_lists_runs_counts_and_budgets(name, toy, tmp_path, capsys, mo
     assert "methods/mpt/train" in shown and "transfer/classifying_only/distill" in shown
     assert "dry run: everything checked" in shown
     assert not folder.exists()
+
+
+@pytest.mark.slow
+def test_given_teachers_and_shared_prompts_are_not_made_again(toy, finished, tmp_path, capsys):
+    sources = finished[0] / "sources"
+    given = {"TEACHER_DIR": sources / "teach", "SOURCE_DIR": sources / "distill"}
+    assert main(flags(toy, tmp_path / "run", "--dry_run", **given)) == 0
+    shown = capsys.readouterr().out
+    assert "methods/mpt/train" in shown and "sources/" not in shown
+    assert main(flags(toy, tmp_path / "run", "--dry_run", **given, PROMPT_LENGTH=5)) == 1
+    assert "mpt/search" in capsys.readouterr().err  # the shared prompt has another length

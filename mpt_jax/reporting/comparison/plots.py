@@ -10,7 +10,8 @@ from mpt_jax.reporting.results import Results
 from mpt_jax.reporting.styles import styles
 from mpt_jax.reporting.summaries import k_label, ks_of, shown_scores
 
-APART = 1.13  # points of methods with as many parameters stand side by side, each by so much
+ALIKE = 1.25  # methods whose numbers of parameters differ by less would cover each other
+APART = 1.13  # so they stand side by side, each by so much
 
 
 def trade_off(results: Results, comparison: Comparison, path: Path) -> Path | None:
@@ -49,7 +50,7 @@ def trade_off(results: Results, comparison: Comparison, path: Path) -> Path | No
             "Score against parameters per task",
             f"mean over the target tasks, {scores[0].split} split; "
             + (f"bars: ± 1 standard deviation over {seeds} seeds; " if seeds > 1 else "one seed; ")
-            + "equal counts stand side by side; the score's axis does not begin at zero",
+            + "the score's axis does not begin at 0",
         )
         legend(figure, [look[name]._replace(line="none") for name in look])
 
@@ -57,12 +58,16 @@ def trade_off(results: Results, comparison: Comparison, path: Path) -> Path | No
 
 
 def _side_by_side(parameters: dict[str, int]) -> dict[str, float]:
-    """Where each point stands: methods with the same number of parameters a little apart."""
-    groups: dict[int, list[str]] = {}
-    for name, count in parameters.items():
-        groups.setdefault(count, []).append(name)
-    return {
-        name: count * APART ** (i - (len(names) - 1) / 2)
-        for count, names in groups.items()
-        for i, name in enumerate(names)
-    }
+    """Where each point stands: methods with about as many parameters a little apart, in their order."""
+    groups: list[list[str]] = []
+    for name in sorted(parameters, key=lambda name: parameters[name]):
+        if groups and parameters[name] <= ALIKE * parameters[groups[-1][0]]:
+            groups[-1].append(name)
+        else:
+            groups.append([name])
+    places = {}
+    for names in groups:
+        middle = math.exp(sum(math.log(parameters[name]) for name in names) / len(names))
+        for i, name in enumerate(names):
+            places[name] = middle * APART ** (i - (len(names) - 1) / 2)
+    return places

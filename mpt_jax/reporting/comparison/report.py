@@ -36,6 +36,11 @@ from mpt_jax.reporting.summaries import k_label, paired_difference, shown_scores
 from mpt_jax.reporting.tables import paired_table, source_table
 from mpt_jax.run_directory import write_text
 
+SIDE_BY_SIDE = (
+    "Points of methods with about equally many parameters stand side by side, a little off their "
+    "place."
+)
+
 
 def write_comparison(
     results: Results,
@@ -73,6 +78,7 @@ def write_comparison(
         *(["## Score and cost"] if ks else []),
         *(ranking_table(results, comparison, k).markdown() for k in ks),
         _image(plot, "Score against parameters per task", folder),
+        *([f"*{SIDE_BY_SIDE}*"] if plot is not None else []),
         bullets("## What each method is", _meanings(comparison)),
         *(["## Target tasks"] if ks else []),
         *(table.markdown() for k in ks for table in comparison_tables(results, k)),

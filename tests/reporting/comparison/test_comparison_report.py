@@ -7,7 +7,7 @@ import re
 import pytest
 from matplotlib.image import imread
 
-from mpt_jax.reporting.comparison.plots import trade_off
+from mpt_jax.reporting.comparison.plots import _side_by_side, trade_off
 from mpt_jax.reporting.comparison.records import Candidate, Comparison, MethodRecord
 from mpt_jax.reporting.comparison.report import in_short, write_comparison
 from mpt_jax.reporting.comparison.tables import (
@@ -160,6 +160,13 @@ def test_a_lost_score_survives_the_file(results, comparison, tmp_path):
     write_comparison(results, comparison, tmp_path, "Methods")
     again = Comparison.from_plain(Results.load(tmp_path / "results.json").comparison)
     assert math.isnan(again.transfer["classifying sources only"][0].score)
+
+
+def test_points_of_about_equal_size_stand_side_by_side_in_order():
+    places = _side_by_side({"a": 1536, "b": 1676, "c": 1536, "d": 20_000})
+    assert places["d"] == pytest.approx(20_000)
+    assert places["a"] < places["c"] < places["b"]
+    assert 1300 < places["a"] and places["b"] < 1900
 
 
 def test_the_plot_needs_methods(results, tmp_path):
