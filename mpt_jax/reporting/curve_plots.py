@@ -19,11 +19,11 @@ from mpt_jax.reporting.figures import (
 from mpt_jax.reporting.results import Curve, Results
 from mpt_jax.reporting.styles import Style, methods_of, styles
 from mpt_jax.reporting.summaries import (
+    curve_tasks,
     distinct,
     k_label,
     ks_of,
     mean_curve,
-    shared_tasks,
     shown_curves,
     spread,
 )
@@ -43,10 +43,10 @@ def mean_curves(results: Results, path: Path) -> Path | None:
         for k, axes in zip(ks, panels(figure, len(ks), 3), strict=True):
             of = {m: [c for c in curves if c.k == k and c.method == m] for m in look}
             of = {m: found for m, found in of.items() if found}
-            tasks = shared_tasks(of.values())
-            counts.append(len(tasks))
+            tasks = curve_tasks(of)
+            counts.append(max(map(len, tasks.values())))
             for m, found in reversed(of.items()):  # the first method on top
-                steps, by_seed = mean_curve(found, tasks)
+                steps, by_seed = mean_curve(found, tasks[m])
                 highest += [v for values in by_seed.values() for v in values]
                 _line_with_band(axes, steps, list(by_seed.values()), look[m])
             axes.set_title(k_label(k))

@@ -13,6 +13,7 @@ from typing import Any, Literal, get_args
 from mpt_jax.errors import UserError
 
 SCHEMA_VERSION = 1
+MEAN_OF_TASKS = "mean of tasks"  # of a curve: what a member that learns all tasks together has
 
 Stage = Literal["teach", "distill", "adapt"]
 Key = tuple[Any, ...]

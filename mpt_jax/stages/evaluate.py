@@ -21,7 +21,16 @@ from mpt_jax.errors import UserError
 from mpt_jax.methods.similarity import cosine_of_slots
 from mpt_jax.reporting.naive_bayes import naive_bayes_ceiling
 from mpt_jax.reporting.report import write_report
-from mpt_jax.reporting.results import Ceiling, Curve, Draw, Results, Score, Similarity, Stage
+from mpt_jax.reporting.results import (
+    MEAN_OF_TASKS,
+    Ceiling,
+    Curve,
+    Draw,
+    Results,
+    Score,
+    Similarity,
+    Stage,
+)
 from mpt_jax.reporting.tables import print_tables
 from mpt_jax.run_directory import open_run, read_run
 from mpt_jax.stages import prompts
@@ -192,7 +201,7 @@ def _curves(stage: Stage, source: str, members: Sequence[Mapping[str, Any]]) -> 
     return [
         Curve(
             stage=stage,
-            task=member["tasks"][0] if len(member["tasks"]) == 1 else "mean of sources",
+            task=member["tasks"][0] if len(member["tasks"]) == 1 else MEAN_OF_TASKS,
             method=member["method"], k=member["k"], seed=member["seed"], split="validation",
             steps=list(curve),
             scores=list(curve.values()),
