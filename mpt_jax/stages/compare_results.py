@@ -111,9 +111,24 @@ def budget(plan: Plan) -> dict[str, Any]:
         f"evaluated on validation data (every {setup.eval_period}) is kept",
         "test": f"once, with the chosen rates; k = {_ks(setup.shots)}, draws "
         f"{', '.join(map(str, setup.seeds))}",
-        "source stage": f"{setup.teach_steps} steps of {setup.teach_rows} rows a teacher, "
-        f"{setup.distill_steps} steps of {setup.distill_rows} rows a shared prompt",
+        "source stage": "; ".join(_source_stage(plan)) or "no method needs it",
     }  # fmt: skip
+
+
+def _source_stage(plan: Plan) -> list[str]:
+    """What each part of the source stage was trained for, or where it was taken from."""
+    setup, found = plan.setup, []
+    if plan.teach is not None:
+        found.append(f"teachers: {setup.teach_steps} steps of {setup.teach_rows} rows each")
+    elif plan.teachers_folder is not None:
+        found.append(f"teachers: given, {plan.teachers_folder}")
+    if plan.distill is not None:
+        found.append(
+            f"shared prompts: {setup.distill_steps} steps of {setup.distill_rows} rows each"
+        )
+    elif plan.distilled_folder is not None:
+        found.append(f"shared prompts: given, {plan.distilled_folder}")
+    return found
 
 
 def _record(plan: Plan, chosen: Variant) -> MethodRecord:

@@ -285,4 +285,5 @@ def test_given_teachers_and_shared_prompts_are_not_made_again(toy, finished, tmp
     given = {"TEACHER_DIR": sources / "teach", "SOURCE_DIR": sources / "distill"}
     assert main(flags(toy, tmp_path / "run", "--dry_run", **given)) == 0
     shown = capsys.readouterr().out
-    assert "methods/mpt/train" in shown and "sources/" not in shown
+    assert "methods/mpt/train" in shown and " sources/" not in shown
+    assert "teachers: given" in shown and "shared prompts: given" in shown
