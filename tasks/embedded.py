@@ -82,7 +82,9 @@ seqio.MixtureRegistry.add(
     "embedded_classifying_sources", [name for name in SOURCES if name in LABELS], default_rate=1.0
 )
 seqio.MixtureRegistry.add(
-    "embedded_generating_sources", [name for name in SOURCES if name not in LABELS], default_rate=1.0
+    "embedded_generating_sources",
+    [name for name in SOURCES if name not in LABELS],
+    default_rate=1.0,
 )
 seqio.MixtureRegistry.add(
     "embedded_transfer", ["inflect_past", "derive_ness", "classify_language_b"], default_rate=1.0

@@ -38,7 +38,7 @@ MEANINGS = {
     "shared_prompt": "plain prompt tuning that starts at the shared prompt: it tells what the factors add",
     "spot": "plain prompt tuning that starts at the best source task's prompt",
     "mpt_multi": "one shared prompt for all target tasks, with factors for each",
-    "mpt_frozen": "the shared prompt stays as distilled; only the task's factors are trained (a file holds both)",
+    "mpt_frozen": "the shared prompt stays as distilled; only the factors are trained (files hold both)",
     "attempt": "a mixture of the source tasks' frozen prompts and one of its own, weighed by the input",
     "ulpt": "a low-dimensional prompt under a fixed random projection",
     "dept": "a shorter prompt, and low-rank offsets to the word embeddings",
