@@ -280,7 +280,10 @@ def test_a_dry_run_lists_runs_counts_and_budgets(name, toy, tmp_path, capsys, mo
 
 
 @pytest.mark.slow
-def test_given_teachers_and_shared_prompts_are_not_made_again(toy, finished, tmp_path, capsys):
+def test_given_teachers_and_shared_prompts_are_not_made_again(
+    toy, finished, tmp_path, capsys, monkeypatch
+):
+    monkeypatch.setenv("COLUMNS", "600")  # no line breaks in paths
     sources = finished[0] / "sources"
     given = {"TEACHER_DIR": sources / "teach", "SOURCE_DIR": sources / "distill"}
     assert main(flags(toy, tmp_path / "run", "--dry_run", **given)) == 0
