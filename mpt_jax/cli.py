@@ -69,6 +69,10 @@ COMMANDS = {
     "paper": Command(
         "mpt_jax.stages.paper", "run a table of the MPT paper, and show it beside the published one"
     ),
+    "compare": Command(
+        "mpt_jax.stages.compare",
+        "methods compared at an equal budget: searched, trained, tested once, with their costs",
+    ),
     "tasks": Command("mpt_jax.stages.tasks", "list the registered tasks, with examples"),
     "show": Command(
         "mpt_jax.stages.show", "describe a prompt file, a checkpoint or a run directory"

@@ -77,3 +77,15 @@ seqio.MixtureRegistry.add(  # the tasks on which learning rates were searched, o
     ["inflect_past", "lemma_of_past", "inflect_superlative", "classify_language_b"],
     default_rate=1.0,
 )
+# One kind of source task only, and a target of either kind.
+seqio.MixtureRegistry.add(
+    "embedded_classifying_sources", [name for name in SOURCES if name in LABELS], default_rate=1.0
+)
+seqio.MixtureRegistry.add(
+    "embedded_generating_sources",
+    [name for name in SOURCES if name not in LABELS],
+    default_rate=1.0,
+)
+seqio.MixtureRegistry.add(
+    "embedded_transfer", ["inflect_past", "derive_ness", "classify_language_b"], default_rate=1.0
+)

@@ -16,16 +16,15 @@ from mpt_jax.reporting.figures import (
     score_limit,
     short,
 )
-from mpt_jax.reporting.results import MEAN_OF_TARGETS, Curve, Results
+from mpt_jax.reporting.results import Curve, Results
 from mpt_jax.reporting.styles import Style, methods_of, styles
 from mpt_jax.reporting.summaries import (
+    curve_tasks,
     distinct,
     k_label,
     ks_of,
     mean_curve,
-    shared_tasks,
     shown_curves,
-    shown_scores,
     spread,
 )
 
@@ -44,11 +43,10 @@ def mean_curves(results: Results, path: Path) -> Path | None:
         for k, axes in zip(ks, panels(figure, len(ks), 3), strict=True):
             of = {m: [c for c in curves if c.k == k and c.method == m] for m in look}
             of = {m: found for m, found in of.items() if found}
-            means = {m for m, found in of.items() if found[0].task == MEAN_OF_TARGETS}
-            tasks = shared_tasks([found for m, found in of.items() if m not in means])
-            counts.append(len(tasks) or len({s.task for s in shown_scores(results, "adapt")}))
+            tasks = curve_tasks(of)
+            counts.append(max(map(len, tasks.values())))
             for m, found in reversed(of.items()):  # the first method on top
-                steps, by_seed = mean_curve(found, [MEAN_OF_TARGETS] if m in means else tasks)
+                steps, by_seed = mean_curve(found, tasks[m])
                 highest += [v for values in by_seed.values() for v in values]
                 _line_with_band(axes, steps, list(by_seed.values()), look[m])
             axes.set_title(k_label(k))

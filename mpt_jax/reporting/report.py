@@ -75,12 +75,12 @@ def write_report(
     parts = [
         f"# {title}",
         f"<!-- mpt_jax results {results.id} -->",
-        _backbone(results),
+        backbone_line(results),
         _in_short(results, method),
         _how_to_read(results, subsets or {}),
         *_sections(tables, plots, folder),
-        _setup(results, settings or {}),
-        _bullets("## Notes", [*notes, *caveats(results)]),
+        setup_section(results, settings or {}),
+        bullets("## Notes", [*notes, *caveats(results)]),
     ]
     text = "\n\n".join(part.strip() for part in parts if part) + "\n"
     temporary = folder / f".{REPORT_FILE}.{os.getpid()}.tmp"
@@ -88,7 +88,8 @@ def write_report(
     return temporary.replace(folder / REPORT_FILE)
 
 
-def _backbone(results: Results) -> str:
+def backbone_line(results: Results) -> str:
+    """On what everything stands."""
     b = results.backbone
     if not b:
         return ""
@@ -134,7 +135,7 @@ def _in_short(results: Results, method: str) -> str:
                 + "; ".join(parts)
                 + ". Here ± is the standard error over (task, seed) pairs."
             )
-    return _bullets("## In short", lines)
+    return bullets("## In short", lines)
 
 
 def _score(value: float) -> str:
@@ -171,7 +172,7 @@ def _how_to_read(results: Results, subsets: Subsets) -> str:
             "when all training examples are used."
         )
     lines += [f"*{name}*: {', '.join(tasks)}." for name, tasks in subsets.items()]
-    return _bullets("## How to read this", lines)
+    return bullets("## How to read this", lines)
 
 
 def _sections(tables: Sequence[Table], plots: Sequence[Plot], folder: Path) -> list[str]:
@@ -185,13 +186,14 @@ def _sections(tables: Sequence[Table], plots: Sequence[Plot], folder: Path) -> l
     return ["\n\n".join([f"## {name}", *parts]) for name, parts in sections.items() if parts]
 
 
-def _setup(results: Results, settings: Mapping[str, Any]) -> str:
+def setup_section(results: Results, settings: Mapping[str, Any]) -> str:
+    """Times, versions and settings."""
     lines = []
     if results.seconds:
         times = ", ".join(f"{stage} {value:,.0f} s" for stage, value in results.seconds.items())
         lines.append(f"Run time: {times}; together {sum(results.seconds.values()):,.0f} s.")
     lines += [f"{name}: {_plain(value)}" for name, value in results.environment.items()]
-    parts = [_bullets("", lines).strip()] if lines else []
+    parts = [bullets("", lines).strip()] if lines else []
     if settings:
         table = Table("Training settings", ["setting", "value"], text_columns=2)
         for name, value in settings.items():
@@ -210,5 +212,6 @@ def _plain(value: Any) -> str:
     return str(value)
 
 
-def _bullets(heading: str, lines: Sequence[str]) -> str:
+def bullets(heading: str, lines: Sequence[str]) -> str:
+    """A section of points; nothing where there are none."""
     return "\n".join([heading, "", *(f"- {line}" for line in lines)]) if lines else ""

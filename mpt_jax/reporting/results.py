@@ -13,8 +13,8 @@ from typing import Any, Literal, get_args
 from mpt_jax.errors import UserError
 
 SCHEMA_VERSION = 1
+MEAN_OF_TASKS = "mean of tasks"  # of a curve: what a member that learns all tasks together has
 
-MEAN_OF_SOURCES, MEAN_OF_TARGETS = "mean of sources", "mean of targets"
 
 Stage = Literal["teach", "distill", "adapt"]
 Key = tuple[Any, ...]
@@ -74,7 +74,7 @@ class Score:
 class Curve:
     """One run's score against training steps, `steps[i]` -> `scores[i]`; step 0 is before training.
 
-    A run of several tasks has their mean, under the name `MEAN_OF_SOURCES` or `MEAN_OF_TARGETS`.
+    A run of several tasks has their mean, under the name `MEAN_OF_TASKS`.
     """
 
     stage: Stage
@@ -160,6 +160,7 @@ class Results:
       backbone: name, fingerprint, parameters.
       environment: versions of the libraries, devices and so on, for the reader.
       seconds: run time of each stage.
+      comparison: of `mpt compare`, see `mpt_jax.reporting.comparison.records`; empty otherwise.
     """
 
     id: str = field(default_factory=lambda: uuid.uuid4().hex[:12])
@@ -171,6 +172,7 @@ class Results:
     similarities: list[Similarity] = field(default_factory=list)
     ceilings: list[Ceiling] = field(default_factory=list)
     draws: list[Draw] = field(default_factory=list)
+    comparison: dict[str, Any] = field(default_factory=dict)
 
     def merge(self, other: "Results") -> "Results":
         """These results and `other`'s, under this id; where both have a record, `other`'s is taken.
@@ -198,6 +200,7 @@ class Results:
             similarities=_merged(self.similarities, other.similarities),
             ceilings=_merged(self.ceilings, other.ceilings),
             draws=_merged(self.draws, other.draws),
+            comparison={**self.comparison, **other.comparison},
         )
 
     def save(self, path: str | Path) -> Path:
@@ -242,14 +245,16 @@ class Results:
                 **{
                     **content,
                     "scores": [
-                        Score(**_numbers(s, "score", "metrics", "majorities"))
+                        Score(**restore_numbers(s, "score", "metrics", "majorities"))
                         for s in content["scores"]
                     ],
-                    "curves": [Curve(**_numbers(c, "scores")) for c in content["curves"]],
+                    "curves": [Curve(**restore_numbers(c, "scores")) for c in content["curves"]],
                     "similarities": [
-                        Similarity(**_numbers(s, "cosine")) for s in content["similarities"]
+                        Similarity(**restore_numbers(s, "cosine")) for s in content["similarities"]
                     ],
-                    "ceilings": [Ceiling(**_numbers(c, "score")) for c in content["ceilings"]],
+                    "ceilings": [
+                        Ceiling(**restore_numbers(c, "score")) for c in content["ceilings"]
+                    ],
                     "draws": [Draw(**d) for d in content.get("draws", [])],
                 }
             )
@@ -305,7 +310,7 @@ def _finite(value: Any) -> Any:
     return value
 
 
-def _numbers(record: dict[str, Any], *names: str) -> dict[str, Any]:
+def restore_numbers(record: dict[str, Any], *names: str) -> dict[str, Any]:
     """The record with nan for None in the named fields, however deeply their lists are nested."""
 
     def restore(value: Any) -> Any:

@@ -21,6 +21,15 @@ STYLES = {
     "prompt_tuning": Style("prompt tuning", "#E69F00", "s", "-"),
     "shared_prompt": Style("PT from shared", "#CC79A7", "^", "-."),
     "spot": Style("SPoT", "#009E73", "v", "--"),
+    "mpt_multi": Style("MPT, multi-target", "#004C7A", "p", ":"),
+    "mpt_frozen": Style("MPT, frozen prompt", "#7FB8DE", "d", ":"),
+    "attempt": Style("ATTEMPT", "#882255", "<", "--"),
+    "ulpt": Style("ULPT", "#999933", "H", "-."),
+    "dept": Style("DePT", "#AA8800", "8", ":"),
+    "lora": Style("LoRA", "#D55E00", "P", "-"),
+    "adapter": Style("adapter", "#AA4499", "X", "-."),
+    "bitfit": Style("BitFit", "#44AA99", ">", ":"),
+    "full": Style("full fine-tuning", "#222222", "*", "-"),
 }
 MEANINGS = {
     "mpt": "starts at the shared prompt and the mean factors that distillation learned",
@@ -28,6 +37,15 @@ MEANINGS = {
     "prompt_tuning": "starts from scratch, knowing nothing of the source tasks",
     "shared_prompt": "plain prompt tuning that starts at the shared prompt: it tells what the factors add",
     "spot": "plain prompt tuning that starts at the best source task's prompt",
+    "mpt_multi": "one shared prompt for all target tasks, with factors for each",
+    "mpt_frozen": "the shared prompt stays as distilled; only the factors are trained (files hold both)",
+    "attempt": "a mixture of the source tasks' frozen prompts and one of its own, weighed by the input",
+    "ulpt": "a low-dimensional prompt under a fixed random projection",
+    "dept": "a shorter prompt, and low-rank offsets to the word embeddings",
+    "lora": "low-rank changes of the attention's weights",
+    "adapter": "small bottleneck layers inside the network",
+    "bitfit": "biases only",
+    "full": "all weights of the network",
 }
 SPARE = (
     ("#D55E00", "P", "-"),

@@ -7,7 +7,7 @@ from typing import TypeVar
 
 import numpy as np
 
-from mpt_jax.reporting.results import Curve, Results, Score
+from mpt_jax.reporting.results import MEAN_OF_TASKS, Curve, Results, Score
 
 T = TypeVar("T", bound=Hashable)
 
@@ -136,6 +136,17 @@ def shared_tasks(columns: Iterable[Sequence[Score | Curve]]) -> list[str]:
     if not task_lists:
         return []
     return [task for task in task_lists[0] if all(task in others for others in task_lists[1:])]
+
+
+def curve_tasks(columns: Mapping[T, Sequence[Curve]]) -> dict[T, list[str]]:
+    """Over which tasks each column's mean curve is taken: those that all have.
+
+    Members that learn all tasks together have the mean of them as their only curve, which stands in for
+    it.
+    """
+    own = {name: of for name, of in columns.items() if any(c.task != MEAN_OF_TASKS for c in of)}
+    shared = shared_tasks(own.values())
+    return {name: shared if name in own else [MEAN_OF_TASKS] for name in columns}
 
 
 def mean_curve(

@@ -21,6 +21,7 @@ from mpt_jax.reporting.results import Ceiling, Results, Score
 from mpt_jax.reporting.styles import label, methods_of
 from mpt_jax.reporting.summaries import (
     clearly_best,
+    curve_tasks,
     distinct,
     k_label,
     ks_of,
@@ -174,14 +175,15 @@ def steps_table(results: Results) -> Table | None:
     )
     for k in ks_of(curves):
         of = {m: [c for c in curves if c.method == m and c.k == k] for m in methods}
-        tasks = shared_tasks(c for c in of.values() if c)
-        means = {m: mean_curve(c, tasks) for m, c in of.items()}
+        tasks = curve_tasks({m: c for m, c in of.items() if c})
+        means = {m: mean_curve(c, tasks.get(m, [])) for m, c in of.items()}
         for step in _some(sorted(set().union(*(steps for steps, _ in means.values())))):
             cells = []
             for steps, by_seed in means.values():
                 at = [v[steps.index(step)] for v in by_seed.values()] if step in steps else []
                 cells.append(with_spread(spread(at), decimals_for(at)))
-            table.add("all" if k is None else str(k), str(len(tasks)), f"{step:,}", *cells)
+            count = max(map(len, tasks.values()))
+            table.add("all" if k is None else str(k), str(count), f"{step:,}", *cells)
     return table
 
 

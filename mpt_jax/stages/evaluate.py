@@ -22,8 +22,7 @@ from mpt_jax.methods.similarity import cosine_of_slots
 from mpt_jax.reporting.naive_bayes import naive_bayes_ceiling
 from mpt_jax.reporting.report import write_report
 from mpt_jax.reporting.results import (
-    MEAN_OF_SOURCES,
-    MEAN_OF_TARGETS,
+    MEAN_OF_TASKS,
     Ceiling,
     Curve,
     Draw,
@@ -199,11 +198,10 @@ def _curves(stage: Stage, source: str, members: Sequence[Mapping[str, Any]]) -> 
         for row in read_rows(place, "validation"):
             for name, score in row["score"].items():
                 curves.setdefault(name, {})[row["step"]] = score
-    mean = MEAN_OF_TARGETS if stage == "adapt" else MEAN_OF_SOURCES
     return [
         Curve(
             stage=stage,
-            task=member["tasks"][0] if len(member["tasks"]) == 1 else mean,
+            task=member["tasks"][0] if len(member["tasks"]) == 1 else MEAN_OF_TASKS,
             method=member["method"], k=member["k"], seed=member["seed"], split="validation",
             steps=list(curve),
             scores=list(curve.values()),

@@ -32,6 +32,7 @@ from mpt_jax.stages.backbone import Backbone
 from mpt_jax.stages.predict import Decoding, Job, Predictor, main_metric
 from mpt_jax.training import loop
 from mpt_jax.training.checkpoints import Checkpoints, Identity
+from mpt_jax.training.compiled_step import CompiledStep
 from mpt_jax.training.objectives import Objective
 from mpt_jax.training.optimizers import Group, Optimizer, Table
 from mpt_jax.training.schedules import Schedule, WarmupLinear
@@ -106,6 +107,7 @@ class Training:
         packed_lengths: (encoder, decoder) positions of packed rows; None pads to length buckets.
         seed: of the order of examples and everything else that is drawn.
         eval_batch_size: rows of an evaluation batch.
+        tolerate_divergence: members whose loss is no longer finite do not end the run.
     """
 
     steps: int
@@ -124,6 +126,7 @@ class Training:
     packed_lengths: tuple[int, int] | None = None
     seed: int = 0
     eval_batch_size: int = 256
+    tolerate_divergence: bool = False
 
     def __post_init__(self):
         if self.sampler not in SAMPLERS:
@@ -147,13 +150,33 @@ class Trained:
         params: the bank's parameters, each member at its own best step; numpy.
         best_step: [M].
         best_score: [M], on validation data.
-        seconds: of training, compiling and evaluation included.
+        cost: of this process.
+        diverged: [M], whether a member is no longer finite (then its best is from before).
     """
 
     params: Any
     best_step: np.ndarray
     best_score: np.ndarray
+    cost: "Cost"
+    diverged: np.ndarray
+
+
+@dataclasses.dataclass(frozen=True)
+class Cost:
+    """What training a program took, in this process; a resumed run has only what was left of it.
+
+    Attributes:
+        seconds: in all.
+        compile_seconds, evaluate_seconds: of these.
+        timed_steps: how many were trained in that time.
+        step_bytes: memory of the compiled step on one device; None where nothing was compiled.
+    """
+
     seconds: float
+    compile_seconds: float
+    evaluate_seconds: float
+    timed_steps: int
+    step_bytes: int | None
 
 
 def train_fleet(
@@ -206,9 +229,11 @@ def train_fleet(
     )
     state = init_state(params, optimizer)
     layout = _layout(state, bank, backbone)
-    step = make_train_step(
-        objective, optimizer, accumulate=training.accumulate, mesh=backbone.mesh,
-        state_layout=layout, seed=training.seed,
+    step = CompiledStep(
+        make_train_step(
+            objective, optimizer, accumulate=training.accumulate, mesh=backbone.mesh,
+            state_layout=layout, seed=training.seed,
+        )
     )  # fmt: skip
     state = place(state, replicated(backbone.mesh) if layout is None else layout)
     identity = Identity(
@@ -223,7 +248,11 @@ def train_fleet(
         objective.frozen(backbone.params),
         lambda start: _extended(batches, start, training.steps, extend),
         timetable=loop.Timetable(
-            training.steps, training.eval_period, training.checkpoint_period, training.log_period
+            training.steps,
+            training.eval_period,
+            training.checkpoint_period,
+            training.log_period,
+            training.tolerate_divergence,
         ),
         fleet=loop.Fleet(
             [member.name for member in members],
@@ -245,8 +274,12 @@ def train_fleet(
         fetch(result.best.params),
         np.asarray(result.best.step),
         np.asarray(result.best.score),
-        result.seconds,
-    )
+        Cost(
+            result.seconds, result.compile_seconds, result.evaluate_seconds,
+            training.steps - result.resumed_at, step.peak_bytes,
+        ),
+        np.isin(np.arange(len(members)), result.diverged),
+    )  # fmt: skip
 
 
 def check_batch(bank: AnyBank, training: Training, backbone: Backbone) -> None:

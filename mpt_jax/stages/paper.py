@@ -12,35 +12,19 @@ what failed. Tables share teachers and distilled prompts, and every cell that th
 
 import argparse
 import fnmatch
-import gc
-import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 
-from mpt_jax.errors import Stopped, UserError
+from mpt_jax.errors import UserError
 from mpt_jax.reporting.layout import NOTHING
 from mpt_jax.reporting.layout import Table as ShownTable
-from mpt_jax.run_directory import write_text
 from mpt_jax.stages import paper_checks, paper_results
+from mpt_jax.stages.command_runs import DONE, Run, run_all, state_of, state_text
 from mpt_jax.stages.data import Data
-from mpt_jax.stages.paper_runs import (
-    CHANGED,
-    DONE,
-    FAILED,
-    PARTIAL,
-    RUNNING,
-    Plan,
-    Run,
-    begin,
-    changes,
-    check_places,
-    make_plan,
-    state_of,
-    step_of,
-)
+from mpt_jax.stages.paper_runs import Plan, check_places, make_plan
 from mpt_jax.stages.paper_table import Table
 
 
@@ -100,7 +84,7 @@ def run(
         return
     check_places(table)
     left = [run for run in chosen if state_of(run) != DONE]
-    wrong = _run_all(left, launch, gin_words, task_modules, console)
+    wrong = run_all(left, launch, gin_words, task_modules, console)
     comparison = paper_results.compare(table, plan)
     folder = Path(model_dir) / "tables" / table.name
     paper_results.write(comparison, folder, paper_results.draws_of(plan), console)
@@ -124,52 +108,6 @@ def _chosen(plan: Plan, only: str | None) -> list[Run]:
     return [run for run in plan.runs if run.name in wanted]
 
 
-def _run_all(
-    left: Sequence[Run], launch: Callable[[Sequence[str]], object], gin_words: Sequence[str],
-    task_modules: Sequence[str], console: Console,
-) -> list[str]:  # fmt: skip
-    """Runs in order; a run that fails stops only those that need it. Returns what is not done, and why."""
-    wrong = []
-    for number, run in enumerate(left, start=1):
-        console.rule(f"{number} of {len(left)}: {run.name}", align="left")
-        if waiting := [before.name for before in run.needs if state_of(before) != DONE]:
-            wrong.append(f"{run.name} waits for {waiting[0]}")
-        elif (state := state_of(run)) == CHANGED:
-            different = "; ".join(changes(run)[:4])
-            wrong.append(
-                f"{run.name} is there with other settings ({different}): give another --model_dir, or "
-                f"remove {run.folder}"
-            )
-        elif state == RUNNING:
-            wrong.append(f"{run.name} is being made by another process")
-        elif failure := _run_one(run, launch, run.words(gin_words, task_modules)):
-            wrong.append(f"{run.name} failed: {failure} ({run.failure_file})")
-        else:
-            continue
-        console.print(wrong[-1], style="red")
-    return wrong
-
-
-def _run_one(
-    run: Run, launch: Callable[[Sequence[str]], object], words: Sequence[str]
-) -> str | None:
-    """Why the run failed, if it did."""
-    begin(run)
-    try:
-        launch(words)
-    except Stopped:
-        raise
-    except Exception as error:  # whatever one cell dies of, the others can be made
-        known = isinstance(error, UserError)
-        details = str(error) if known else traceback.format_exc()
-        message = str(error).partition("\n  In call to configurable ")[0]
-        write_text(run.failure_file, f"mpt {' '.join(words)}\n\n{details}\n")
-        return f"{'' if known else type(error).__name__ + ': '}{message.splitlines()[0][:300]}"
-    finally:
-        gc.collect()  # the run's backbone goes before the next one's comes
-    return None
-
-
 def status_table(table: Table, plan: Plan) -> ShownTable:
     """Every run and how far it is; every published method that mpt_jax does not have."""
     shown = ShownTable(
@@ -178,22 +116,15 @@ def status_table(table: Table, plan: Plan) -> ShownTable:
         text_columns=3,
     )
     for run in plan.sources:
-        shown.add(run.name, _state(run), "", f"{run.steps:,}", str(run.folder))
+        shown.add(run.name, state_text(run), "", f"{run.steps:,}", str(run.folder))
     for cell in plan.cells:
         shown.add(
-            cell.adapt.name, _state(cell.adapt), _state(cell.evaluate), f"{cell.adapt.steps:,}",
+            cell.adapt.name, state_text(cell.adapt), state_text(cell.evaluate), f"{cell.adapt.steps:,}",
             str(cell.adapt.folder.parent),
         )  # fmt: skip
     for label in paper_results.not_built(table):
         shown.add(label, "published only", "", NOTHING, "")
     return shown
-
-
-def _state(run: Run) -> str:
-    state = state_of(run)
-    if state in (PARTIAL, FAILED, RUNNING) and run.members:
-        return f"{state}, step {step_of(run):,}"
-    return state
 
 
 def _check(

@@ -24,8 +24,9 @@ from mpt_jax.reporting.paper.published import (
 )
 from mpt_jax.stages.adapt import Variant, build_method
 from mpt_jax.stages.backbone import EMBEDDED, EMBEDDED_FOLDER
+from mpt_jax.stages.command_runs import Run
 from mpt_jax.stages.data import Data
-from mpt_jax.stages.paper_runs import Plan, Run
+from mpt_jax.stages.paper_runs import Plan
 from mpt_jax.stages.paper_table import Size, Table
 
 GLUE_TASKS, PRINTED_WIDTH = 8, 768  # what the printed counts are of: T5-Base

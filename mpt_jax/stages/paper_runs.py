@@ -6,79 +6,19 @@ another machine as well:
 MODEL_DIR/<size>/sources/teach                   one run for all tables
 MODEL_DIR/<size>/sources/distill/<variant>       one for each way to learn the shared prompt
 MODEL_DIR/<size>/<setting>/<method>/<task>/      adapt and evaluate: all k and seeds of one cell
-
-Beside a folder lie `<folder>.settings.json`, what the run was told, and `<folder>.failed.txt`, why it
-did not end well.
 """
 
 import dataclasses
-import json
-from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from mpt_jax.data.tasks import MIXING_CAP
 from mpt_jax.errors import UserError
-from mpt_jax.run_directory import RECORD, is_locked, write_json
 from mpt_jax.stages.adapt import Variant
+from mpt_jax.stages.command_runs import DONE, Run, fields, state_of, texts
 from mpt_jax.stages.paper_table import FROM_DISTILLED, FROM_TEACHERS, Size, Table
-from mpt_jax.training import checkpoints
 
-DONE, RUNNING, FAILED, PARTIAL, MISSING, CHANGED = (
-    "done", "running", "failed", "partial", "missing", "other settings",
-)  # fmt: skip
-PLACES = ("INITIAL_CHECKPOINT_PATH", "TEACHER_DIR", "SOURCE_DIR", "SOURCES")  # may be moved
 EVALUATIONS = 10  # at least so many in a run, since the best step is chosen among them
-
-
-@dataclasses.dataclass(frozen=True)
-class Run:
-    """One command.
-
-    Attributes:
-        stage: teach, distill, adapt or evaluate.
-        name: for people; unique.
-        folder: its run directory.
-        settings: gin name -> value as gin text.
-        needs: the runs that must be done before.
-        tasks: that it trains on.
-        members: prompts that are trained side by side; 0 for evaluate.
-        rows: batch rows of a step, of all members.
-        steps: of training.
-        lengths: most tokens of inputs and targets.
-    """
-
-    stage: str
-    name: str
-    folder: Path
-    settings: Mapping[str, str]
-    needs: tuple["Run", ...] = ()
-    tasks: tuple[str, ...] = ()
-    members: int = 0
-    rows: int = 0
-    steps: int = 0
-    lengths: Mapping[str, int] = dataclasses.field(default_factory=dict)
-
-    def words(self, gin_words: Sequence[str], task_modules: Sequence[str]) -> list[str]:
-        """The command line, without `mpt`."""
-        return [
-            self.stage, *gin_words, *(f"--gin.{n}={v}" for n, v in self.settings.items()),
-            *(f"--task_module={module}" for module in task_modules), f"--model_dir={self.folder}",
-        ]  # fmt: skip
-
-    @property
-    def told(self) -> dict[str, str]:
-        """Its settings and those of all that it starts from, whose change would make it another run."""
-        before = {f"{run.stage}/{n}": v for run in self.needs for n, v in run.told.items()}
-        return {**self.settings, **before}
-
-    @property
-    def settings_file(self) -> Path:
-        return self.folder.with_name(f"{self.folder.name}.settings.json")
-
-    @property
-    def failure_file(self) -> Path:
-        return self.folder.with_name(f"{self.folder.name}.failed.txt")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -139,7 +79,7 @@ def _sources(
     )
     teach = Run(
         "teach", f"{size.name}/sources/teach", folder / "teach",
-        _texts({**common, "TEACH_STEPS": steps, "TEACH_BATCH_SIZE": size.rows,
+        texts({**common, "TEACH_STEPS": steps, "TEACH_BATCH_SIZE": size.rows,
                 "EVAL_PERIOD": _period(table.source_eval_period, steps)}),
         (), table.source_tasks, len(table.source_tasks), size.rows * len(table.source_tasks), steps,
         table.source_lengths,
@@ -155,11 +95,11 @@ def _sources(
     settings = {
         **common, "DISTILL_STEPS": steps, "DISTILL_BATCH_SIZE": size.rows, "RANK": table.rank,
         "TEACHER_DIR": str(teach.folder), "EVAL_PERIOD": _period(table.source_eval_period, steps),
-        **_fields("source/distill.Variant", source), **table.source_settings.get(source.name, {}),
+        **fields("source/distill.Variant", source), **table.source_settings.get(source.name, {}),
     }  # fmt: skip
     distill = Run(
         "distill", f"{size.name}/sources/distill/{source.name}", folder / "distill" / source.name,
-        {**_texts(settings), "distill.run.variants": "(@source/distill.Variant(),)"},
+        {**texts(settings), "distill.run.variants": "(@source/distill.Variant(),)"},
         (teach,), table.source_tasks, 1, size.rows, steps, table.source_lengths,
     )  # fmt: skip
     return teach, made.setdefault(distill.name, distill)
@@ -184,11 +124,11 @@ def _cell(
         "EVAL_PERIOD": _period(table.eval_period, steps), "SHOTS": tuple(table.shots),
         "SEEDS": tuple(table.seeds), "PER_CLASS": tuple(table.per_class),
         "TEACHER_DIR": by_stage.get("teach"), "SOURCE_DIR": by_stage.get("distill"), "METHOD": None,
-        **_fields("cell/adapt.Variant", variant),
+        **fields("cell/adapt.Variant", variant),
     }  # fmt: skip
     adapt = Run(
         "adapt", name, root / name / "adapt",
-        {**_texts(settings), "adapt.run.variants": "(@cell/adapt.Variant(),)"},
+        {**texts(settings), "adapt.run.variants": "(@cell/adapt.Variant(),)"},
         needs, (task,), members, rows * members, steps, lengths,
     )  # fmt: skip
     scored = {
@@ -196,7 +136,7 @@ def _cell(
         "MAX_EXAMPLES": table.max_examples,
     }  # fmt: skip
     evaluate = Run(
-        "evaluate", f"{name} (scores)", root / name / "evaluate", _texts(scored), (adapt,), (task,)
+        "evaluate", f"{name} (scores)", root / name / "evaluate", texts(scored), (adapt,), (task,)
     )
     return Cell(variant, size.name, task, adapt, evaluate)
 
@@ -209,59 +149,9 @@ def _period(most: int, steps: int) -> int:
     return max(1, min(most, steps // EVALUATIONS))
 
 
-def _fields(scope: str, variant: Any) -> dict[str, Any]:
-    return {f"{scope}.{name}": value for name, value in dataclasses.asdict(variant).items()}
-
-
-def _texts(values: Mapping[str, Any]) -> dict[str, str]:
-    return {name: repr(value) for name, value in values.items()}
-
-
-def state_of(run: Run) -> str:
-    """DONE, RUNNING, FAILED, PARTIAL, MISSING, or CHANGED: something else was trained there."""
-    begun = (run.folder / RECORD).exists()
-    complete = begun and json.loads((run.folder / RECORD).read_text()).get("complete", False)
-    if (complete or step_of(run)) and changes(run):
-        return CHANGED
-    if complete:
-        return DONE
-    if is_locked(run.folder):
-        return RUNNING
-    if run.failure_file.exists():
-        return FAILED
-    return PARTIAL if begun else MISSING
-
-
 def is_done(cell: Cell) -> bool:
     """Whether a cell's numbers are there, made as the table says."""
     return state_of(cell.adapt) == state_of(cell.evaluate) == DONE
-
-
-def step_of(run: Run) -> int:
-    """The last step with a checkpoint, 0 without any."""
-    found = checkpoints.folders(run.folder / "checkpoints")
-    return max((step for folder in found for step in checkpoints.steps(folder)), default=0)
-
-
-def changes(run: Run) -> list[str]:
-    """In which settings a run that is there differs from what it would be now."""
-    try:
-        before = json.loads(run.settings_file.read_text())
-    except FileNotFoundError:
-        return []  # made by hand, with the same command
-    now = run.told
-    return [
-        f"{name} was {before.get(name)}, is {now.get(name)}"
-        for name in dict.fromkeys([*now, *before])
-        if name.rpartition("/")[2] not in PLACES and before.get(name) != now.get(name)
-    ]
-
-
-def begin(run: Run) -> None:
-    """Writes down what a run is told, and forgets an earlier failure."""
-    run.folder.parent.mkdir(parents=True, exist_ok=True)
-    write_json(run.settings_file, run.told)
-    run.failure_file.unlink(missing_ok=True)
 
 
 def check_places(table: Table) -> None:

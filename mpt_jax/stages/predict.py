@@ -210,9 +210,16 @@ class Predictor:
         return [
             EvaluationBatch(batch.batch, self._all_rows(batch.rows))
             for batch in evaluation_batches(
-                streams, self.batch_size, buckets, process_index=index, process_count=count
+                streams, self._rows(jobs), buckets, process_index=index, process_count=count
             )
         ]
+
+    def _rows(self, jobs: Sequence[Job]) -> int:
+        """Rows of a batch: where members do not mix, one alone may have few examples."""
+        if self.bank.mixes:
+            return self.batch_size
+        examples = sum(len(job.examples) for job in jobs)
+        return rows_for(examples, self.batch_size, self.backbone.mesh.shape["data"])
 
     def _edges(self, streams: Streams) -> tuple[tuple[int, ...], tuple[int, ...]]:
         """Half and whole feature length behind the longest prompt: two shapes, always the same."""
@@ -236,6 +243,17 @@ class Predictor:
             return rows
         batch = shard_batch(self.backbone.mesh, {"rows": rows.astype(np.int32)})
         return fetch(batch["rows"])
+
+
+def rows_for(examples: int, most: int, devices: int) -> int:
+    """Rows of a batch that holds so many examples, or `most` of them.
+
+    A power of two times the devices, so that there are few shapes.
+    """
+    rows = devices
+    while rows < min(examples, most):
+        rows *= 2
+    return min(rows, most)
 
 
 def main_metric(metrics: Mapping[str, float]) -> str:

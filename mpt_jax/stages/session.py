@@ -16,6 +16,7 @@ from types import TracebackType
 from typing import Any
 
 import jax
+import numpy as np
 from jax.experimental import multihost_utils
 from rich.console import Console
 from rich.table import Table
@@ -148,6 +149,8 @@ class Session:
                 "train_examples": sum(map(len, member.train)),
                 "steps": training.steps,
                 "best_step": int(result.best_step[number]),
+                "validation": _finite(float(result.best_score[number])),
+                "diverged": bool(result.diverged[number]),
                 "parameters": program.bank.methods[member.method].count(),
                 "kind": program.bank.methods[member.method].kind,
             }
@@ -158,8 +161,12 @@ class Session:
             record | dataclasses.asdict(about)
             for record, about in zip(records, abouts, strict=True)
         ]
-        seconds = sum(result.seconds for result in trained)
-        run.finish(members=records, seconds=round(seconds, 1), **more)
+        seconds = sum(result.cost.seconds for result in trained)
+        costs = [
+            {"name": program.name, **dataclasses.asdict(result.cost)}
+            for result, program in zip(trained, programs, strict=True)
+        ]
+        run.finish(members=records, seconds=round(seconds, 1), programs=costs, **more)
         self.console.print(
             f"[bold]{self.stage}[/] is done in {seconds:.0f} s: {len(records)} files in {run.prompts}"
         )
@@ -196,6 +203,10 @@ class Session:
             f"  {training.steps} steps of {training.rows_per_member} rows a member, validation every "
             f"{training.eval_period or training.steps} steps"
         )
+
+
+def _finite(score: float) -> float | None:
+    return score if np.isfinite(score) else None  # JSON knows no infinity
 
 
 def members_of(source: str | Path, stages: tuple[str, ...]) -> list[dict[str, Any]]:

@@ -43,15 +43,18 @@ class Timetable:
       eval_period: between evaluations; one also follows the last step, and one comes before the first.
       checkpoint_period: between checkpoints; one also follows the last step.
       log_period: between rows of metrics, and between looks at the numbers of the steps.
+      tolerate_divergence: go on with the other members where one is no longer finite, as in a search of
+        rates; its last score is minus infinity. By default that ends the run.
     """
 
     steps: int
     eval_period: int = 0
     checkpoint_period: int = 0
     log_period: int = 10
+    tolerate_divergence: bool = False
 
     def __post_init__(self) -> None:
-        for field in dataclasses.fields(self):
+        for field in dataclasses.fields(self)[:4]:
             if getattr(self, field.name) < (1 if field.name in ("steps", "log_period") else 0):
                 raise UserError(f"{field.name} is {getattr(self, field.name)}, expected more")
 
@@ -88,14 +91,18 @@ class Result:
       best: the best parameters of each member; the last ones where nothing was evaluated.
       resumed_at: the step that this process began with.
       compile_seconds: spent in compiling (or loading compiled programs), all shapes together.
+      evaluate_seconds: spent in evaluations.
       seconds: of this process in the loop, compiling and evaluation included.
+      diverged: members that are no longer finite, where that was tolerated.
     """
 
     state: Any
     best: Best
     resumed_at: int
     compile_seconds: float
+    evaluate_seconds: float
     seconds: float
+    diverged: tuple[int, ...] = ()
 
 
 def train(
@@ -178,6 +185,9 @@ class _Run:
     resumed_at: int
     began: float = dataclasses.field(default_factory=time.monotonic)
     compile_seconds: float = 0.0
+    evaluate_seconds: float = 0.0
+    diverged: set[int] = dataclasses.field(default_factory=set)
+    """Members that are no longer finite; only where that is tolerated."""
     pending: list[tuple[int, Batch, Metrics]] = dataclasses.field(default_factory=list)
     """Steps whose numbers nobody has looked at."""
     latest_score: tuple[int, float] = (-1, 0.0)
@@ -194,8 +204,11 @@ class _Run:
         stop: StopFlag,
     ) -> Result:
         timetable, step = self.timetable, self.resumed_at
+        if timetable.tolerate_divergence:
+            self.diverged.update(self._not_finite())  # those of an earlier process
         if step == 0:
             self._evaluate(step)
+            self.evaluate_seconds = time.monotonic() - self.began
         source = batches(step)
         seen_shapes = set()
         while step < timetable.steps:
@@ -218,7 +231,9 @@ class _Run:
                 self._look(keep=0 if saving or evaluating else 1)
                 self._log(step)
             if evaluating:
+                before = time.monotonic()
                 self._evaluate(step)
+                self.evaluate_seconds += time.monotonic() - before
             if saving:
                 self._save(step)
             if stopping and not last:
@@ -230,7 +245,9 @@ class _Run:
             self._best_or_last(),
             self.resumed_at,
             self.compile_seconds,
+            self.evaluate_seconds,
             time.monotonic() - self.began,
+            tuple(sorted(self.diverged)),
         )
 
     def _note_compiling(self, seconds: float, batch: Batch) -> None:
@@ -266,33 +283,45 @@ class _Run:
         metrics = self.evaluate(self.state.params)
         if self.best_by not in metrics:
             raise UserError(f"evaluation gave {sorted(metrics)}, but best_by is {self.best_by!r}")
-        score = np.asarray(metrics[self.best_by], np.float32)
-        if not np.isfinite(score).all():
-            wrong = [
-                n for n, s in zip(self.fleet.members, score, strict=True) if not np.isfinite(s)
-            ]
-            raise UserError(f"step {step}: {self.best_by} is not finite for {', '.join(wrong)}")
+        score = np.array(metrics[self.best_by], np.float32)
+        sound = np.isfinite(score)
+        if wrong := sorted(set(np.flatnonzero(~sound).tolist()) - self.diverged):
+            if not self.timetable.tolerate_divergence:
+                names = ", ".join(self.fleet.members[member] for member in wrong)
+                raise UserError(f"step {step}: {self.best_by} is not finite for {names}")
+            self._diverge(step, wrong, {}, self.best_by)
+        sound[sorted(self.diverged)] = False
+        score[~sound] = -np.inf
         self.best = better(
             self.best, score, step, self.state.params, parts=tuple(self.fleet.parts.items())
         )
-        self.latest_score = (step, float(np.mean(score)))
-        self.bar.note(f"step {step}: {self.best_by} {np.mean(score):.3f}")
+        mean = float(np.mean(score, where=sound)) if sound.any() else -np.inf
+        self.latest_score = (step if sound.any() else -1, mean)
+        self.bar.note(f"step {step}: {self.best_by} {mean:.3f}")
         if self.writer is not None:
             self.writer.write("validation", step, time.monotonic() - self.began, metrics)
 
     def _save(self, step: int) -> None:
-        """Saves a state of which every loss was seen, and every parameter is, finite."""
+        """Saves a state of which every loss was seen, and every parameter is, finite (or may not be)."""
         if self.checkpoints is None:
             return
-        parts = tuple(self.fleet.parts.items())
-        finite = jax.device_get(finite_members(self.state.params, parts=parts))
-        if not finite.all():
-            self._diverge(step, np.flatnonzero(~finite).tolist(), {}, "a parameter")
+        if not_finite := self._not_finite():
+            self._diverge(step, not_finite, {}, "a parameter")
         scored_at, score = self.latest_score
         loop = LoopState(self.state, self.best)
         self.checkpoints.save(step, loop, score=score if scored_at == step else None)
 
+    def _not_finite(self) -> list[int]:
+        parts = tuple(self.fleet.parts.items())
+        finite = jax.device_get(finite_members(self.state.params, parts=parts))
+        return np.flatnonzero(~finite).tolist()
+
     def _diverge(self, step: int, members: Iterable[int], batch: Batch, what: str) -> None:
+        if self.timetable.tolerate_divergence:
+            for member in sorted(set(members) - self.diverged):
+                self.bar.note(f"step {step}: {what} is not finite for {self.fleet.members[member]}")
+                self.diverged.add(member)
+            return
         lines = []
         for member in members:
             tasks = self._tasks_in(batch, member)

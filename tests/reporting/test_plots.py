@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 
 from mpt_jax.reporting import figures
 from mpt_jax.reporting.plots import write_plots
-from mpt_jax.reporting.results import MEAN_OF_TARGETS, Results, Similarity
+from mpt_jax.reporting.results import MEAN_OF_TASKS, Results, Similarity
 from mpt_jax.reporting.similarity_plot import clustered_order, similarity_map
 from mpt_jax.reporting.styles import SPARE, methods_of, styles
 
@@ -65,7 +65,7 @@ def test_a_method_that_learns_all_targets_together_is_in_the_mean_curves(
 
     before, heading = lines(), counted()
     some = next(c for c in results.curves if c.stage == "adapt")
-    together = {"task": MEAN_OF_TARGETS, "method": "mpt_multi", "scores": [0.5] * len(some.steps)}
+    together = {"task": MEAN_OF_TASKS, "method": "mpt_multi", "scores": [0.5] * len(some.steps)}
     results.curves.append(dataclasses.replace(some, **together))
     write_plots(results, tmp_path)
     assert lines() == {*before, tuple(together["scores"])}

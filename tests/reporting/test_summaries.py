@@ -5,9 +5,10 @@ import math
 import numpy as np
 import pytest
 
-from mpt_jax.reporting.results import Curve
+from mpt_jax.reporting.results import MEAN_OF_TASKS, Curve
 from mpt_jax.reporting.summaries import (
     clearly_best,
+    curve_tasks,
     mean_curve,
     paired_difference,
     reported_split,
@@ -95,3 +96,15 @@ def test_test_split_is_preferred(score):
     scores = [score("teach", "a", "mpt", 0.1, split=s) for s in ("test", "validation")]
     assert reported_split(scores) == "test"
     assert reported_split(scores[1:]) == "validation" and reported_split([]) is None
+
+
+def test_a_member_of_all_tasks_stands_beside_the_means_of_the_others():
+    def curve(task):
+        return Curve(stage="adapt", task=task, method="m", k=16, seed=0, split="validation",
+                     steps=[0, 5], scores=[0.0, 0.5])  # fmt: skip
+
+    columns = {
+        "single": [curve("a"), curve("b")], "fewer": [curve("b")], "multi": [curve(MEAN_OF_TASKS)]
+    }  # fmt: skip
+    assert curve_tasks(columns) == {"single": ["b"], "fewer": ["b"], "multi": [MEAN_OF_TASKS]}
+    assert curve_tasks({"multi": columns["multi"]}) == {"multi": [MEAN_OF_TASKS]}

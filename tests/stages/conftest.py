@@ -104,6 +104,20 @@ class Toy:
         ]
         return [*words, f"--gin.METHODS={methods}", *gin_flags(**given), *more]
 
+    def compare(self, model_dir: Path, *more: str, **macros: object) -> list[str]:
+        """The arguments of `mpt compare`: three methods with two candidates each, a few steps."""
+        rates = {"prompts": (0.1, 1.0), "factors": (0.3,), "network": (1e-3, 1e-2)}
+        values = {
+            "INITIAL_CHECKPOINT_PATH": self.backbone, **self.macros("run"),
+            "METHOD": ("prompt_tuning", "mpt", "bitfit"), "ADAPT_BATCH_SIZE": 4, "SEARCH_STEPS": 4,
+            "SEARCH_SEEDS": (7,), "SEARCH_RATES": rates, "SEARCH_RATIOS": {"factors": (0.5, 1.0)},
+        }  # fmt: skip
+        words = [
+            "compare", "--gin_file=models/embedded.gin", "--gin_file=compare.gin",
+            f"--model_dir={model_dir}", f"--task_module={TASK_FILE}",
+        ]  # fmt: skip
+        return [*words, *gin_flags(**values | macros), *more]
+
     @staticmethod
     def prompts(run: Path) -> dict[str, np.ndarray]:
         """Every array of every prompt file of a run, by file and array."""

@@ -179,7 +179,7 @@ def check_scores(folder, variant, toy, tmp_path):
         assert 0 < score["score"] <= 1 and score["parameters"] > 0
         assert score["train_examples"] == 4 * (2 if variant.multi_target else 1)
     assert len(results["curves"]) == len(members)
-    curves_of = {"mean of targets"} if variant.multi_target else set(TARGETS)
+    curves_of = {"mean of tasks"} if variant.multi_target else set(TARGETS)
     assert {curve["task"] for curve in results["curves"]} == curves_of
     assert all(curve["steps"] == [0, 4, 8] for curve in results["curves"])
     drawn = [(draw["task"], draw["k"], draw["seed"]) for draw in results["draws"]]

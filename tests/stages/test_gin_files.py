@@ -32,6 +32,9 @@ COMMANDS = {
     "sweeps/embedded_rates.gin": ("run", ("sweeps/embedded_rates.gin",)),
     "sweeps/embedded_distillation.gin": ("distill", ("sweeps/embedded_distillation.gin",)),
     "pretrain_embedded.gin": ("pretrain", ("pretrain_embedded.gin",)),
+    # Both dry-run in test_compare.py.
+    "compare.gin": None,
+    "compare_embedded.gin": None,
     # Run for its answers in test_end_to_end.py; it has nothing to dry-run.
     "runs/infer.gin": None,
     # Run in test_prompt_commands.py.

@@ -257,3 +257,31 @@ def test_evaluation_must_say_what_is_best():
         go(best_by="")
     with pytest.raises(UserError, match=r"gave \['examples', 'score'\], but best_by is 'f1'"):
         go(best_by="f1")
+
+
+def test_where_it_is_tolerated_a_member_that_diverges_ends_no_other(tmp_path):
+    timetable = Timetable(12, 4, 3, 2, tolerate_divergence=True)
+
+    def poisoned(step, stop_at=-1):
+        def maybe(step):
+            if step == stop_at:
+                os.kill(os.getpid(), signal.SIGTERM)
+
+        return batches_from(step, poison_at=5, on_step=maybe)
+
+    whole, sound = go(tmp_path / "whole", timetable=timetable, batches=poisoned), go()
+    assert whole.diverged == (1,)
+    assert int(whole.best.step[1]) <= 4 and np.isfinite(np.asarray(whole.best.params["w"])).all()
+    for found, expected in ((whole.state, sound.state), (whole.best, sound.best)):
+        for member in (0, 2):
+            np.testing.assert_array_equal(found.params["w"][member], expected.params["w"][member])
+    last = rows(tmp_path / "whole", "validation")[-1]["score"]
+    assert last["b"] is None and last["a"] is not None
+
+    with pytest.raises(Stopped):
+        go(tmp_path / "cut", timetable=timetable, batches=lambda s: poisoned(s, stop_at=8))
+    resumed = go(tmp_path / "cut", timetable=timetable, batches=poisoned)
+    assert resumed.resumed_at == 9 and resumed.diverged == (1,)
+    assert_same(resumed, whole)
+    again = go(tmp_path / "cut", timetable=timetable, batches=poisoned)  # nothing is left to do
+    assert again.resumed_at == 12 and again.diverged == (1,)

@@ -1,0 +1,181 @@
+"""Runs that are commands of `mpt`, each in a folder of its own: how far each is, and running what is left.
+
+`mpt paper` and `mpt compare` are made of them, so any part can be made by hand or on another machine as
+well. Beside a folder lie `<folder>.settings.json`, what the run was told, and `<folder>.failed.txt`, why it
+did not end well.
+"""
+
+import dataclasses
+import gc
+import json
+import traceback
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from mpt_jax.errors import Stopped, UserError
+from mpt_jax.run_directory import RECORD, is_locked, write_json, write_text
+from mpt_jax.training import checkpoints
+
+DONE, RUNNING, FAILED, PARTIAL, MISSING, CHANGED = (
+    "done", "running", "failed", "partial", "missing", "other settings",
+)  # fmt: skip
+PLACES = ("INITIAL_CHECKPOINT_PATH", "TEACHER_DIR", "SOURCE_DIR", "SOURCES")  # may be moved
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """One command.
+
+    Attributes:
+        stage: teach, distill, adapt or evaluate.
+        name: for people; unique.
+        folder: its run directory.
+        settings: gin name -> value as gin text.
+        needs: the runs that must be done before.
+        tasks: that it trains on.
+        members: prompts that are trained side by side; 0 for evaluate.
+        rows: batch rows of a step, of all members.
+        steps: of training.
+        lengths: most tokens of inputs and targets.
+    """
+
+    stage: str
+    name: str
+    folder: Path
+    settings: Mapping[str, str]
+    needs: tuple["Run", ...] = ()
+    tasks: tuple[str, ...] = ()
+    members: int = 0
+    rows: int = 0
+    steps: int = 0
+    lengths: Mapping[str, int] = dataclasses.field(default_factory=dict)
+
+    def words(self, gin_words: Sequence[str], task_modules: Sequence[str]) -> list[str]:
+        """The command line, without `mpt`."""
+        return [
+            self.stage, *gin_words, *(f"--gin.{n}={v}" for n, v in self.settings.items()),
+            *(f"--task_module={module}" for module in task_modules), f"--model_dir={self.folder}",
+        ]  # fmt: skip
+
+    @property
+    def told(self) -> dict[str, str]:
+        """Its settings and those of all that it starts from, whose change would make it another run."""
+        before = {f"{run.stage}/{n}": v for run in self.needs for n, v in run.told.items()}
+        return {**self.settings, **before}
+
+    @property
+    def settings_file(self) -> Path:
+        return self.folder.with_name(f"{self.folder.name}.settings.json")
+
+    @property
+    def failure_file(self) -> Path:
+        return self.folder.with_name(f"{self.folder.name}.failed.txt")
+
+
+def state_of(run: Run) -> str:
+    """DONE, RUNNING, FAILED, PARTIAL, MISSING, or CHANGED: something else was trained there."""
+    begun = (run.folder / RECORD).exists()
+    complete = begun and json.loads((run.folder / RECORD).read_text()).get("complete", False)
+    if (complete or step_of(run)) and changes(run):
+        return CHANGED
+    if complete:
+        return DONE
+    if is_locked(run.folder):
+        return RUNNING
+    if run.failure_file.exists():
+        return FAILED
+    return PARTIAL if begun else MISSING
+
+
+def step_of(run: Run) -> int:
+    """The last step with a checkpoint, 0 without any."""
+    found = checkpoints.folders(run.folder / "checkpoints")
+    return max((step for folder in found for step in checkpoints.steps(folder)), default=0)
+
+
+def changes(run: Run) -> list[str]:
+    """In which settings a run that is there differs from what it would be now."""
+    try:
+        before = json.loads(run.settings_file.read_text())
+    except FileNotFoundError:
+        return []  # made by hand, with the same command
+    now = run.told
+    return [
+        f"{name} was {before.get(name)}, is {now.get(name)}"
+        for name in dict.fromkeys([*now, *before])
+        if name.rpartition("/")[2] not in PLACES and before.get(name) != now.get(name)
+    ]
+
+
+def begin(run: Run) -> None:
+    """Writes down what a run is told, and forgets an earlier failure."""
+    run.folder.parent.mkdir(parents=True, exist_ok=True)
+    write_json(run.settings_file, run.told)
+    run.failure_file.unlink(missing_ok=True)
+
+
+def run_all(
+    left: Sequence[Run], launch: Callable[[Sequence[str]], object], gin_words: Sequence[str],
+    task_modules: Sequence[str], console: Console,
+) -> list[str]:  # fmt: skip
+    """Runs in order; a run that fails stops only those that need it. Returns what is not done, and why."""
+    wrong = []
+    for number, run in enumerate(left, start=1):
+        console.rule(f"{number} of {len(left)}: {run.name}", align="left")
+        if waiting := [before.name for before in run.needs if state_of(before) != DONE]:
+            wrong.append(f"{run.name} waits for {waiting[0]}")
+        elif (state := state_of(run)) == CHANGED:
+            different = "; ".join(changes(run)[:4])
+            wrong.append(
+                f"{run.name} is there with other settings ({different}): give another --model_dir, or "
+                f"remove {run.folder}"
+            )
+        elif state == RUNNING:
+            wrong.append(f"{run.name} is being made by another process")
+        elif failure := _run_one(run, launch, run.words(gin_words, task_modules)):
+            wrong.append(f"{run.name} failed: {failure} ({run.failure_file})")
+        else:
+            continue
+        console.print(wrong[-1], style="red")
+    return wrong
+
+
+def _run_one(
+    run: Run, launch: Callable[[Sequence[str]], object], words: Sequence[str]
+) -> str | None:
+    """Why the run failed, if it did."""
+    begin(run)
+    try:
+        launch(words)
+    except Stopped:
+        raise
+    except Exception as error:  # whatever one cell dies of, the others can be made
+        known = isinstance(error, UserError)
+        details = str(error) if known else traceback.format_exc()
+        message = str(error).partition("\n  In call to configurable ")[0]
+        write_text(run.failure_file, f"mpt {' '.join(words)}\n\n{details}\n")
+        return f"{'' if known else type(error).__name__ + ': '}{message.splitlines()[0][:300]}"
+    finally:
+        gc.collect()  # the run's backbone goes before the next one's comes
+    return None
+
+
+def state_text(run: Run) -> str:
+    """Its state, with the step where it is on the way."""
+    state = state_of(run)
+    if state in (PARTIAL, FAILED, RUNNING) and run.members:
+        return f"{state}, step {step_of(run):,}"
+    return state
+
+
+def fields(scope: str, variant: Any) -> dict[str, Any]:
+    """Settings that give a scoped configurable (of a dataclass) this object's fields."""
+    return {f"{scope}.{name}": value for name, value in dataclasses.asdict(variant).items()}
+
+
+def texts(values: Mapping[str, Any]) -> dict[str, str]:
+    """Values as gin text."""
+    return {name: repr(value) for name, value in values.items()}
