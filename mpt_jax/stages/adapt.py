@@ -198,7 +198,7 @@ def run(
     with Session("adapt", model_dir, backbone, data, task_modules, dry_run, config_text) as session:
         frozen = session.backbone
         tasks = data.tasks_of(mixture_or_task_name, frozen.vocabulary)
-        variants = _chosen(variants, methods)
+        variants = chosen_variants(variants, methods)
         plans = _plans(variants, mixture_or_task_name, tasks, shots, seeds)
         examples = _examples(plans, data, per_class)
         validation = {task: data.open(task, "validation") for task in tasks}
@@ -242,7 +242,7 @@ def run(
         )  # fmt: skip
 
 
-def _chosen(
+def chosen_variants(
     variants: Sequence[Variant], methods: str | Sequence[str] | None
 ) -> tuple[Variant, ...]:
     """The variants that are meant, in the order in which they are named."""
