@@ -179,7 +179,7 @@ def status_table(table: Table, plan: Plan) -> ShownTable:
     )
     for run in plan.sources:
         shown.add(run.name, _state(run), "", f"{run.steps:,}", str(run.folder))
-    for cell in plan.cells:
+    for cell in plan.trained:
         shown.add(
             cell.adapt.name, _state(cell.adapt), _state(cell.evaluate), f"{cell.adapt.steps:,}",
             str(cell.adapt.folder.parent),
