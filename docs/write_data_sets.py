@@ -1,3 +1,4 @@
+# ruff: noqa: E501 (rows of Markdown tables are one line)
 """Writes docs/data_sets.md from what the data sets say of themselves.
 
 python docs/write_data_sets.py
