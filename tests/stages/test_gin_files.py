@@ -24,6 +24,7 @@ COMMANDS = {
     "runs/teach.gin": ("teach", (MODEL, "runs/teach.gin")),
     "runs/distill.gin": ("distill", (MODEL, "runs/distill.gin")),
     "runs/adapt.gin": ("adapt", (MODEL, "runs/adapt.gin")),
+    "methods.gin": ("adapt", (MODEL, "runs/adapt.gin")),
     "runs/evaluate.gin": ("evaluate", (MODEL, "runs/evaluate.gin")),
     "runs/mpt.gin": ("run", (MODEL, "runs/mpt.gin")),
     "quickstart.gin": ("run", ("quickstart.gin",)),
