@@ -66,6 +66,11 @@ COMMANDS = {
         "mpt_jax.stages.add_task", "add task factors to a prompt file with the same shared prompt"
     ),
     "merge": Command("mpt_jax.stages.merge", "multiply shared prompt and task factors out"),
+    "params": Command(
+        "mpt_jax.stages.params",
+        "count what methods train and store, from shapes alone",
+        ("runs/params.gin",),
+    ),
     "paper": Command(
         "mpt_jax.stages.paper", "run a table of the MPT paper, and show it beside the published one"
     ),

@@ -16,7 +16,7 @@ from typing import Any
 from mpt_jax.errors import UserError
 from mpt_jax.tasks.data_set import Located, Place, Record, Text
 
-METRICS = ("bleu", "nist", "rougeL", "cider")  # the paper's but METEOR
+METRICS = ("bleu", "nist", "rougeL", "cider")  # the paper's but METEOR, see metrics/meteor.py
 EXTRAS = {"answers": "texts"}  # the name that the postprocessor `answers` looks for
 POSTPROCESS = "answers"
 

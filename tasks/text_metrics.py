@@ -93,7 +93,7 @@ FORMS: dict[str, Form] = {
     "spearman": _number,
     **dict.fromkeys(
         ("exact_match", "squad_em", "squad_f1", "bleu", "chrf", "rouge1", "rouge2", "rougeL", "nist",
-         "cider"),
+         "cider", "meteor"),
         _references,
     ),
 }  # fmt: skip

@@ -100,6 +100,10 @@ class Method(abc.ABC):
         """Trainable parameters of one member."""
 
     @abc.abstractmethod
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """Names and shapes of the first member's parameters, as :meth:`export` gives them."""
+
+    @abc.abstractmethod
     def default_groups(self) -> tuple[tuple[str, str], ...]:
         """(regex over a parameter's name, its role), first match wins, for the optimizer's table.
 

@@ -142,6 +142,15 @@ class PromptMethod(Method):
         self._check_member(m)
         return self.length if self.lengths is None else self.lengths[m]
 
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        def exported(rng: PRNGKeyArray) -> dict[str, Array | np.ndarray]:
+            nothing = jnp.zeros((1, self.width), jnp.float32)
+            start = self.init_member(0, rng, _blank_prompt, nothing)
+            return self.cut(start, self.member_length(0))
+
+        found = jax.eval_shape(exported, jax.random.key(0))
+        return {name: array.shape for name, array in found.items()}
+
     @property
     def rows(self) -> int:
         """Rows in all: M * K * P."""
@@ -183,3 +192,9 @@ class PromptMethod(Method):
         unused = self.length - expected[0]
         padding = [(0, 0)] * (array.ndim - 2) + [(0, unused), (0, 0)]
         return jnp.pad(array.astype(jnp.float32), padding)
+
+
+def _blank_prompt(rng: PRNGKeyArray, embeddings: Embeddings, length: int) -> Float[Array, "P D"]:
+    """An initialiser where only shapes count."""
+    del rng
+    return jnp.zeros((length, embeddings.shape[1]), jnp.float32)

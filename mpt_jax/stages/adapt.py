@@ -113,7 +113,8 @@ class _Plan:
     """One member to be: what, on which examples.
 
     Attributes:
-        target: a task, or the mixture of all for multi-target variants; in the member's name.
+        target: a task, or for multi-target variants the mixture of all ("8_tasks" where they are named
+            one by one); in the member's name.
         tasks: that it learns.
     """
 
@@ -136,10 +137,11 @@ class _Plan:
 
 
 def _plans(
-    variants: Sequence[Variant], mixture: str, tasks: Sequence[str],
+    variants: Sequence[Variant], given: str | Sequence[str], tasks: Sequence[str],
     shots: Sequence[int | None], seeds: Sequence[int],
 ) -> list[_Plan]:  # fmt: skip
     """All members, those of one group behind one another, prompts first."""
+    mixture = given if isinstance(given, str) else f"{len(tasks)}_tasks"
     plans = [
         _Plan(target, learned, k, seed, variant)
         for variant in variants
@@ -154,7 +156,7 @@ def _plans(
 
 def run(
     model_dir: str,
-    mixture_or_task_name: str,
+    mixture_or_task_name: str | Sequence[str],
     data: Data,
     training: Training,
     prompt_length: int,
@@ -177,7 +179,7 @@ def run(
 
     Args:
         model_dir: the run directory; gets `prompts/<task>/<k>/<seed>/<variant>.safetensors`.
-        mixture_or_task_name: the target tasks.
+        mixture_or_task_name: the target tasks: one, a mixture, or several names.
         data: lengths, token stores, split rules.
         training: steps, rows a member and so on.
         prompt_length: P.
@@ -200,7 +202,7 @@ def run(
     with Session("adapt", model_dir, backbone, data, task_modules, dry_run, config_text) as session:
         frozen = session.backbone
         tasks = data.tasks_of(mixture_or_task_name, frozen.vocabulary)
-        variants = _chosen(variants, methods)
+        variants = chosen_variants(variants, methods)
         plans = _plans(variants, mixture_or_task_name, tasks, shots, seeds)
         examples = _examples(plans, data, per_class)
         validation = {task: data.open(task, "validation") for task in tasks}
@@ -244,7 +246,7 @@ def run(
         )  # fmt: skip
 
 
-def _chosen(
+def chosen_variants(
     variants: Sequence[Variant], methods: str | Sequence[str] | None
 ) -> tuple[Variant, ...]:
     """The variants that are meant, in the order in which they are named."""

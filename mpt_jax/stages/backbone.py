@@ -116,6 +116,18 @@ class BackboneSource:
         name = EMBEDDED if self.path == EMBEDDED else weights.name
         return Backbone(name, Transformer(config), params, vocabulary, identity, placed, mesh)
 
+    def open_config(self) -> T5Config:
+        """The model's shape alone, without the weights.
+
+        Raises:
+            UserError: no such folder, or no model in it.
+        """
+        folder = self._folder()
+        try:
+            return open_weights(folder).config
+        except (OSError, ValueError) as error:
+            raise UserError(f"The backbone in {folder} cannot be read: {error}") from error
+
     def open_vocabulary(self) -> Vocabulary:
         """The vocabulary alone, without the weights.
 

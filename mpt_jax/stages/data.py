@@ -2,7 +2,7 @@
 
 import dataclasses
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from mpt_jax.data import tasks
@@ -54,13 +54,17 @@ class Data:
             rule, role, lambda split: fill_store(task, split, self.feature_lengths, root)
         )
 
-    def tasks_of(self, mixture_or_task_name: str, vocabulary: Vocabulary) -> tuple[str, ...]:
-        """The tasks of a mixture (or the one task), all of the backbone's vocabulary.
+    def tasks_of(
+        self, mixture_or_task_name: str | Sequence[str], vocabulary: Vocabulary
+    ) -> tuple[str, ...]:
+        """The tasks of a mixture (or the one task), or of several, all of the backbone's vocabulary.
 
         Raises:
             UserError: an unknown name, or a task whose token ids mean something else.
         """
-        names = tasks.expand(mixture_or_task_name)
+        given = mixture_or_task_name
+        wanted = (given,) if isinstance(given, str) else tuple(given)
+        names = tuple(dict.fromkeys(name for one in wanted for name in tasks.expand(one)))
         for name in names:
             tasks.check_vocabulary(name, vocabulary)
         return names

@@ -117,7 +117,7 @@ def status_table(table: Table, plan: Plan) -> ShownTable:
     )
     for run in plan.sources:
         shown.add(run.name, state_text(run), "", f"{run.steps:,}", str(run.folder))
-    for cell in plan.cells:
+    for cell in plan.trained:
         shown.add(
             cell.adapt.name, state_text(cell.adapt), state_text(cell.evaluate), f"{cell.adapt.steps:,}",
             str(cell.adapt.folder.parent),

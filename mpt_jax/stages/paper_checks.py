@@ -10,12 +10,14 @@ from rich.console import Console
 
 from mpt_jax.data.vocabulary_files import vocabulary_of
 from mpt_jax.errors import UserError
-from mpt_jax.models.formats.loading import open_weights
+from mpt_jax.models.formats.weights import parameter_shapes
 from mpt_jax.models.t5_config import T5Config
 from mpt_jax.models.t5_sizes import size_named
 from mpt_jax.reporting.layout import NOTHING
 from mpt_jax.reporting.layout import Table as ShownTable
 from mpt_jax.reporting.paper.published import (
+    Difference,
+    differences,
     exact_counts,
     fits,
     published_names,
@@ -23,7 +25,7 @@ from mpt_jax.reporting.paper.published import (
     task_facts,
 )
 from mpt_jax.stages.adapt import Variant, build_method
-from mpt_jax.stages.backbone import EMBEDDED, EMBEDDED_FOLDER
+from mpt_jax.stages.backbone import EMBEDDED, EMBEDDED_FOLDER, BackboneSource
 from mpt_jax.stages.command_runs import Run
 from mpt_jax.stages.data import Data
 from mpt_jax.stages.paper_runs import Plan
@@ -40,6 +42,7 @@ class Count:
         ours: from shapes alone; None where mpt_jax does not have the method.
         exact: counted by others in the published code; None where nobody has.
         printed: in the published table.
+        difference: what ours is known to count otherwise, and why.
     """
 
     label: str
@@ -47,10 +50,17 @@ class Count:
     ours: int | None
     exact: int | None
     printed: str | None
+    difference: Difference | None = None
+
+    @property
+    def explained(self) -> bool:
+        return self.difference is not None and self.ours == self.difference.count
 
     @property
     def wrong(self) -> str | None:
         """What does not agree."""
+        if self.explained:
+            return None
         count = self.exact if self.ours is None else self.ours
         if count is not None and self.exact not in (None, count):
             return f"differs from {self.exact:,}"
@@ -62,6 +72,8 @@ class Count:
     def verdict(self) -> str:
         if self.ours is None:
             return self.wrong or "published only"
+        if self.explained:
+            return "agrees, see below"
         known = self.exact is not None or self.printed is not None
         return self.wrong or ("agrees" if known else "nothing to compare")
 
@@ -80,50 +92,46 @@ def parameter_counts(table: Table) -> list[Count]:
     """Every published and every own method, at every size of the table."""
     variants = {variant.name: variant for variant in table.variants}
     rows = published_table(table.name).rows if table.name in published_names() else ()
+    rows = tuple(row for row in rows if not row.later)
     counts = []
     for size_name, tasks in table.tasks_by_size().items():
         size = table.size_of(size_name)
         shape = _shape(size)
         width = shape.emb_dim
-        exact = exact_counts(width) if table.prompt_length == 100 and table.rank == 1 else {}
+        same = parameter_shapes(shape) == parameter_shapes(size_named(size.model))
+        comparable = same and table.length_of(size) == 100 and table.rank == 1
+        exact = exact_counts(width) if comparable else {}
         for row in rows:
-            if not row.later:
-                variant = variants.get(row.method.removesuffix("_multi"))
-                ours = None if variant is None else _count(
-                    table, variant, shape, len(tasks) if row.multi_target else 1
-                )  # fmt: skip
-                # What is known of shared parameters is divided by GLUE's 8 tasks, in every table.
-                known = bool(exact) and not (row.multi_target and len(tasks) != GLUE_TASKS)
-                counts.append(
-                    Count(
-                        row.label, size_name, ours, exact.get(row.method) if known else None,
-                        row.parameters if known and width == PRINTED_WIDTH else None,
-                    )
-                )  # fmt: skip
-        known_methods = {row.method for row in rows}
-        for name in (name for name in variants if name not in known_methods):
+            variant = variants.get(row.method)
+            ours = None if variant is None else _count(table, size, variant, shape, len(tasks))
+            # What is known of shared parameters is divided by GLUE's 8 tasks, in every table.
+            known = bool(exact) and not (row.multi_target and len(tasks) != GLUE_TASKS)
             counts.append(
                 Count(
-                    name, size_name, _count(table, variants[name], shape, 1), exact.get(name), None
+                    row.label, size_name, ours, exact.get(row.method) if known else None,
+                    row.parameters if known and width == PRINTED_WIDTH else None,
+                    differences(width).get(row.method) if known else None,
                 )
+            )  # fmt: skip
+        for name in [name for name in variants if name not in {row.method for row in rows}]:
+            ours = _count(table, size, variants[name], shape, len(tasks))
+            counts.append(
+                Count(name, size_name, ours, exact.get(name), None, differences(width).get(name))
             )
     return counts
 
 
-def _count(table: Table, variant: Variant, shape: T5Config, tasks: int) -> int:
-    method = build_method(variant, 1, tasks, table.prompt_length, table.rank, shape)
-    return method.count() // tasks
+def _count(table: Table, size: Size, variant: Variant, shape: T5Config, tasks: int) -> int:
+    together = tasks if variant.multi_target else 1
+    method = build_method(variant, 1, together, table.length_of(size), table.rank, shape)
+    return method.count() // together
 
 
 def _shape(size: Size) -> T5Config:
     """Of the checkpoint, where there is one."""
-    folder = _folder(size)
-    if folder is None:
+    if size.checkpoint is None:
         return size_named(size.model)
-    try:
-        return open_weights(folder).config
-    except (OSError, ValueError) as error:
-        raise UserError(f"The backbone in {folder} cannot be read: {error}") from error
+    return BackboneSource(size.checkpoint).open_config()
 
 
 def _folder(size: Size) -> Path | None:
@@ -133,9 +141,13 @@ def _folder(size: Size) -> Path | None:
 
 
 def count_table(counts: Sequence[Count]) -> ShownTable:
+    why = dict.fromkeys(
+        f"{c.label}: {c.difference.why}." for c in counts if c.difference and c.explained
+    )
     shown = ShownTable(
         "Parameters per task",
         ["method", "size", "ours, from shapes", "counted by others", "printed", "verdict"],
+        " ".join(why),
         text_columns=2,
     )
     for count in counts:
@@ -205,7 +217,8 @@ def estimate_table(
         if not run.members:
             continue
         known = [lengths[run.name, task] for task in run.tasks]
-        row = table.prompt_length + sum(k.inputs + k.targets for k in known) / len(known)
+        length = table.length_of(table.size_of(run.name.partition("/")[0]))
+        row = length + sum(k.inputs + k.targets for k in known) / len(known)
         passes = 2 if run.stage == "distill" else 1
         tokens = run.steps * run.rows * row * passes
         total_steps += run.steps

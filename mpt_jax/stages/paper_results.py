@@ -105,7 +105,8 @@ def _scores(
         for cell, results in done
         if (cell.variant.name, cell.size, cell.task) == (method, column.size, column.task)
         for score in results.scores
-        if (score.stage, score.k, score.split) == ("adapt", column.k, split)
+        if (score.stage, score.task, score.k, score.split)
+        == ("adapt", column.task, column.k, split)
     ]
     for score in found:
         if column.metric is not None and column.metric not in score.metrics:

@@ -6,9 +6,12 @@ another machine as well:
 MODEL_DIR/<size>/sources/teach                   one run for all tables
 MODEL_DIR/<size>/sources/distill/<variant>       one for each way to learn the shared prompt
 MODEL_DIR/<size>/<setting>/<method>/<task>/      adapt and evaluate: all k and seeds of one cell
+MODEL_DIR/<size>/<setting>/<method>/<table>/     the same for all tasks of a table, learned together
+MODEL_DIR/.../<task>/k<k>/seed<seed>/            where each member is a run of its own
 """
 
 import dataclasses
+import itertools
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +26,11 @@ EVALUATIONS = 10  # at least so many in a run, since the best step is chosen amo
 
 @dataclasses.dataclass(frozen=True)
 class Cell:
-    """One method on one task at one size: the run that trains, and the one that scores."""
+    """One method on one task at one size: the run that trains, and the one that scores.
+
+    Of a multi-target method all cells have the same runs. A method whose members train each by itself
+    has a cell for each k and seed.
+    """
 
     variant: Variant
     size: str
@@ -41,7 +48,15 @@ class Plan:
 
     @property
     def runs(self) -> tuple[Run, ...]:
-        return (*self.sources, *(run for cell in self.cells for run in (cell.adapt, cell.evaluate)))
+        return (
+            *self.sources,
+            *(run for cell in self.trained for run in (cell.adapt, cell.evaluate)),
+        )
+
+    @property
+    def trained(self) -> tuple[Cell, ...]:
+        """One cell for each run that trains on targets."""
+        return tuple({cell.adapt.name: cell for cell in self.cells}.values())
 
 
 def make_plan(table: Table, root: Path) -> Plan:
@@ -56,7 +71,9 @@ def make_plan(table: Table, root: Path) -> Plan:
         size = table.size_of(size_name)
         for variant in table.variants:
             needs = _sources(table, size, variant, root, sources)
-            cells += [_cell(table, size, variant, task, root, needs) for task in tasks]
+            targets = [tuple(tasks)] if variant.multi_target else [(task,) for task in tasks]
+            for target, (shots, seeds) in itertools.product(targets, table.members_of(variant)):
+                cells += _cells(table, size, variant, target, root, needs, shots, seeds)
     return Plan(tuple(sources.values()), tuple(cells))
 
 
@@ -105,44 +122,60 @@ def _sources(
     return teach, made.setdefault(distill.name, distill)
 
 
-def _cell(
-    table: Table, size: Size, variant: Variant, task: str, root: Path, needs: tuple[Run, ...]
-) -> Cell:
-    name = f"{size.name}/{table.setting}/{variant.name}/{task}"
-    lengths = table.lengths_of(task)
+def _cells(
+    table: Table, size: Size, variant: Variant, tasks: tuple[str, ...], root: Path,
+    needs: tuple[Run, ...], shots: tuple[int | None, ...], seeds: tuple[int, ...],
+) -> list[Cell]:  # fmt: skip
+    """The cells of tasks that are learned in one run: of one task, or of all by a multi-target method."""
+    together = table.name if variant.multi_target else tasks[0]
+    name = f"{size.name}/{table.setting}/{variant.name}/{together}"
+    if variant.name in table.alone:
+        name += "".join([*(f"/k{k}" for k in shots if k), *(f"/seed{seed}" for seed in seeds)])
+    lengths = table.lengths_of(tasks)
     common = {
-        **_of_size(size, table), "TARGET_MIXTURE_OR_TASK_NAME": task, "TASK_FEATURE_LENGTHS": lengths,
+        **_of_size(size, table), "TASK_FEATURE_LENGTHS": lengths,
+        "TARGET_MIXTURE_OR_TASK_NAME": tasks if variant.multi_target else tasks[0],
     }  # fmt: skip
-    members = len(table.seeds) * len(table.shots)
-    few = [k for k in table.shots if k is not None]
-    examples = max(few) if len(few) == len(table.shots) else table.train_examples(task)
+    members = len(seeds) * len(shots)
     rows = table.rows or size.rows
-    steps = table.adapt.of(examples, rows, "ADAPT_STEPS", task)
+    steps = table.adapt.of(_examples(table, tasks), rows, "ADAPT_STEPS", ", ".join(tasks))
     by_stage = {run.stage: str(run.folder) for run in needs}
     settings = {
         **common, "ADAPT_STEPS": steps, "ADAPT_BATCH_SIZE": rows, "RANK": table.rank,
-        "EVAL_PERIOD": _period(table.eval_period, steps), "SHOTS": tuple(table.shots),
-        "SEEDS": tuple(table.seeds), "PER_CLASS": tuple(table.per_class),
+        "EVAL_PERIOD": _period(table.eval_period, steps), "SHOTS": shots,
+        "SEEDS": seeds, "PER_CLASS": tuple(table.per_class),
         "TEACHER_DIR": by_stage.get("teach"), "SOURCE_DIR": by_stage.get("distill"), "METHOD": None,
         **fields("cell/adapt.Variant", variant),
     }  # fmt: skip
     adapt = Run(
         "adapt", name, root / name / "adapt",
         {**texts(settings), "adapt.run.variants": "(@cell/adapt.Variant(),)"},
-        needs, (task,), members, rows * members, steps, lengths,
+        needs, tasks, members, rows * members, steps, lengths,
     )  # fmt: skip
     scored = {
         **common, "SOURCES": (str(adapt.folder),), "SPLIT": table.split,
         "MAX_EXAMPLES": table.max_examples,
     }  # fmt: skip
     evaluate = Run(
-        "evaluate", f"{name} (scores)", root / name / "evaluate", texts(scored), (adapt,), (task,)
+        "evaluate", f"{name} (scores)", root / name / "evaluate", texts(scored), (adapt,), tasks
     )
-    return Cell(variant, size.name, task, adapt, evaluate)
+    return [Cell(variant, size.name, task, adapt, evaluate) for task in tasks]
+
+
+def _examples(table: Table, tasks: tuple[str, ...]) -> float | None:
+    """Training examples of all tasks, each counting as mixing counts it where there are several."""
+    few = [k for k in table.shots if k is not None]
+    if len(few) == len(table.shots):
+        return float(max(few) * len(tasks))
+    counts = [table.train_examples(task) for task in tasks]
+    known = [n for n in counts if n is not None]
+    if len(known) < len(counts):
+        return None
+    return float(known[0] if len(known) == 1 else sum(min(n, MIXING_CAP) for n in known))
 
 
 def _of_size(size: Size, table: Table) -> dict[str, Any]:
-    return {"INITIAL_CHECKPOINT_PATH": size.checkpoint, "PROMPT_LENGTH": table.prompt_length}
+    return {"INITIAL_CHECKPOINT_PATH": size.checkpoint, "PROMPT_LENGTH": table.length_of(size)}
 
 
 def _period(most: int, steps: int) -> int:

@@ -2,7 +2,7 @@
 
 import dataclasses
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from mpt_jax.errors import UserError, unknown_name
@@ -35,19 +35,21 @@ class Column(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Size:
-    """A backbone of one size.
+    """A backbone of one size, and how long the prompts on it are.
 
     Attributes:
         name: of its folder in MODEL_DIR.
         checkpoint: where it lies; None until it is given.
         model: a name of `models.t5_sizes`, for parameter counts where there is no checkpoint.
         rows: batch rows (of each member of a fleet).
+        prompt_length: P; None for the table's.
     """
 
     name: str
     checkpoint: str | None
     model: str
     rows: int
+    prompt_length: int | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -99,6 +101,8 @@ class Table:
         setting: runs of different tables with one setting, method and task are the same runs.
         source_settings: distilled variant -> bindings of its `mpt distill` beside those of all.
         seeds, shots, per_class: as in `adapt.run`.
+        alone: variants of which every k and seed is a run of its own, since their members are too large
+            to train side by side.
         rank: R.
         rows: batch rows of each member on targets; None for the size's.
         eval_period, source_eval_period: most steps between evaluations on validation data; there are
@@ -126,6 +130,7 @@ class Table:
     seeds: tuple[int, ...] = (0, 1, 2)
     shots: tuple[int | None, ...] = (None,)
     per_class: tuple[str, ...] = ()
+    alone: tuple[str, ...] = ()
     rank: int = 1
     rows: int | None = None
     eval_period: int = 1000
@@ -172,8 +177,23 @@ class Table:
     def size_of(self, name: str) -> Size:
         return next(size for size in self.sizes if size.name == name)
 
-    def lengths_of(self, task: str) -> dict[str, int]:
-        return dict(self.lengths.get(task, self.feature_lengths))
+    def length_of(self, size: Size) -> int:
+        """P."""
+        return self.prompt_length if size.prompt_length is None else size.prompt_length
+
+    def lengths_of(self, tasks: Sequence[str]) -> dict[str, int]:
+        """Most tokens of any of the tasks, by feature."""
+        found = [self.lengths.get(task, self.feature_lengths) for task in tasks]
+        return {name: max(lengths[name] for lengths in found) for name in found[0]}
+
+    def members_of(
+        self, variant: Variant
+    ) -> list[tuple[tuple[int | None, ...], tuple[int, ...]]]:  # fmt: skip
+        """(shots, seeds) of each run of a variant."""
+        shots, seeds = tuple(self.shots), tuple(self.seeds)
+        if variant.name not in self.alone:
+            return [(shots, seeds)]
+        return [((k,), (seed,)) for k in shots for seed in seeds]
 
     def train_examples(self, task: str) -> int | None:
         """Published number of training examples; the few-shot sets have at most as many."""

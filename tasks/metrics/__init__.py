@@ -5,8 +5,8 @@ one number under its own name. Shares, F1, BLEU, chrF and ROUGE lie between 0 an
 times that), correlations between -1 and 1; NIST and CIDEr have scales of their own. No value is ever
 NaN. None needs TensorFlow; what needs a library imports it when called.
 
-METEOR is not here: its number depends on WordNet (a download, with other results from NLTK than in
-tables) or on a Java program, and no package brings either.
+METEOR needs a WordNet that the user has; it is no metric of the data sets of generation, since the numbers
+in tables are those of a Java program (`meteor.py`).
 """
 
 from mpt_jax.tasks.metrics.grouped import Grouped

@@ -9,6 +9,7 @@ from mpt_jax.tasks.metrics import (
     cider,
     classification,
     generation,
+    meteor,
     nist,
     question_answering,
     regression,
@@ -38,6 +39,7 @@ METRICS: dict[str, Metric] = {
     "rougeL": generation.rougeL,
     "nist": nist.nist,
     "cider": cider.cider,
+    "meteor": meteor.meteor,
 }
 
 _LIBRARIES = {
@@ -45,18 +47,21 @@ _LIBRARIES = {
     "chrf": "sacrebleu",
     "nist": "sacrebleu",
     "cider": "sacrebleu",
+    "meteor": "nltk",
     "rouge1": "rouge_score",
     "rouge2": "rouge_score",
     "rougeL": "rouge_score",
 }
+
+_DATA: dict[str, Callable[[], object]] = {"meteor": meteor.find_wordnet}
 
 
 def metric_functions(names: Iterable[str]) -> list[Metric]:
     """The functions of these names, for a task's `metric_fns`.
 
     Raises:
-        UserError: nobody knows a name, or the library behind one is not installed, which would
-            otherwise show only after training.
+        UserError: nobody knows a name, or the library or the data behind one is not there, which
+            would otherwise show only after training.
     """
     names = list(names)
     for name in names:
@@ -68,4 +73,6 @@ def metric_functions(names: Iterable[str]) -> list[Metric]:
                 f"The metric {name!r} needs the package {library.replace('_', '-')}; "
                 "pip install 'mpt_jax[benchmark]' brings it."
             )
+        if name in _DATA:
+            _DATA[name]()
     return [METRICS[name] for name in names]

@@ -40,6 +40,8 @@ COMMANDS = {
     # Run in test_prompt_commands.py.
     "runs/import.gin": None,
     "runs/show.gin": None,
+    # Run in test_params.py.
+    "runs/params.gin": None,
     # Run in test_own_table.py.
     "runs/table.gin": None,
     # Run in test_tasks.py.

@@ -73,7 +73,7 @@ def test_from_the_files_to_the_table(toy, data_dir, tmp_path, capsys):
     assert columns["RTE"]["majority"] == pytest.approx(100 * 4 / 6)
     assert all(column["majority"] > 0 for column in columns.values())
     found = {line["method"]: line["ours"] for line in content["lines"] if line["ours"]}
-    assert set(found) == {"prompt_tuning", "mpt"}
+    assert set(found) == {"prompt_tuning", "mpt", "mpt_multi"}
     for line in found.values():
         assert set(line["cells"]) == set(columns)
         assert all(len(cell["scores"]) == 2 for cell in line["cells"].values())

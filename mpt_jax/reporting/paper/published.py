@@ -109,15 +109,33 @@ def task_facts(task: str) -> TaskFacts | None:
     return None if facts is None else TaskFacts(**facts)
 
 
+@dataclass(frozen=True)
+class Difference:
+    """What mpt_jax counts where that is knowingly not what others count or print."""
+
+    count: int
+    why: str
+
+
 def exact_counts(width: int) -> Mapping[str, int]:
     """Parameters per task by method, for a T5 v1.0 of that width and a prompt of 100; none if unknown.
 
-    Those of methods that mpt_jax has not are ATTEMPT's code's, counted there.
+    Those of methods that are not in the paper's tables alone are ATTEMPT's code's, counted there.
     """
-    for counts in _content()["counts"].values():
-        if counts["width"] == width:
-            return {method: count for method, count in counts.items() if method != "width"}
-    return {}
+    return _counts(width).get("methods", {})
+
+
+def differences(width: int) -> Mapping[str, Difference]:
+    """Where ours differ from `exact_counts` or from what is printed, by method."""
+    return {
+        method: Difference(**difference)
+        for method, difference in _counts(width).get("differences", {}).items()
+    }
+
+
+def _counts(width: int) -> Mapping[str, Any]:
+    found = _content()["counts"].values()
+    return next((counts for counts in found if counts["width"] == width), {})
 
 
 def parse_count(printed: str) -> float:

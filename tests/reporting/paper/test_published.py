@@ -21,6 +21,7 @@ ROWS = [(name, row) for name, table in TABLES.items() for row in table.rows]
 def test_every_table_of_the_paper_is_there():
     assert set(TABLES) == {
         "glue", "super_glue", "mrqa", "others", "few_shot", "nlg", "ablations", "scaling",
+        "prompt_length",
     }  # fmt: skip
     assert all(any(row.method == "mpt" for row in table.rows) for table in TABLES.values())
     with pytest.raises(UserError, match="did you mean 'glue'"):

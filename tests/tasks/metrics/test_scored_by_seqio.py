@@ -52,7 +52,9 @@ def store(tmp_path):
 
 
 def test_every_metric_is_one_that_seqio_takes(store):
-    store(answers, METRICS)
+    store(
+        answers, [name for name in METRICS if name != "meteor"]
+    )  # it needs WordNet: test_meteor.py
     assert needed_outputs("my_task") == {"predictions"}
 
 
