@@ -147,11 +147,8 @@ def linear_layers(config: T5Config) -> dict[str, tuple[int, int]]:
 @functools.cache
 def residual_sums(config: T5Config) -> tuple[str, ...]:
     """Paths of the sums behind the network's sublayers."""
-    parts = {
-        path.rpartition("/")[0]  # the module of a layer that a block has for each of its sublayers
-        for path in linear_layers(config)
-    }
-    return tuple(f"{part}_sum" for part in sorted(parts))
+    sublayers = {path.rpartition("/")[0] for path in linear_layers(config)}
+    return tuple(f"{sublayer}_sum" for sublayer in sorted(sublayers))
 
 
 @functools.cache
