@@ -71,7 +71,9 @@ class Adapter(NetworkMethod):
         if self.activation not in ACTIVATIONS:
             raise unknown_name("activation of adapters", self.activation, ACTIVATIONS)
         if self.up_deviation < 0:
-            raise ValueError(f"{self.name}: up_deviation is {self.up_deviation}; it cannot be below 0.")
+            raise ValueError(
+                f"{self.name}: up_deviation is {self.up_deviation}; it cannot be below 0."
+            )
 
     @property
     def settings(self) -> dict[str, Any]:

@@ -67,7 +67,10 @@ def record(case: str) -> dict[str, np.ndarray]:
         decoder_input_ids=torch.tensor(DECODER_INPUTS).long(),
     ).logits
     loss = torch.nn.functional.cross_entropy(
-        logits.flatten(0, 1), torch.tensor(TARGETS).long().flatten(), ignore_index=0, reduction="sum"
+        logits.flatten(0, 1),
+        torch.tensor(TARGETS).long().flatten(),
+        ignore_index=0,
+        reduction="sum",
     )
     loss.backward()
     found = {"logits": logits, "loss": loss}

@@ -280,4 +280,7 @@ def test_scanned_backbones_are_refused(case, config):
     ],
 )
 def test_published_sizes(kind, size, count):
-    assert NETWORK_METHODS[kind](name=kind, members=1, tasks=1, config=size_named(size)).count() == count
+    assert (
+        NETWORK_METHODS[kind](name=kind, members=1, tasks=1, config=size_named(size)).count()
+        == count
+    )
