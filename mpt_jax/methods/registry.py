@@ -43,5 +43,6 @@ def method_named(kind: str) -> type[Method]:
       UserError: there is none of that name, with the nearest names.
     """
     if kind not in METHODS:
-        raise unknown_name("method", kind, METHODS)
+        unknown = unknown_name("method", kind, METHODS)
+        raise UserError(f"{unknown} (--method_module=FILE loads methods of your own)")
     return METHODS[kind]
