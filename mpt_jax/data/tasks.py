@@ -14,7 +14,6 @@ import tempfile
 import types
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
-from pathlib import Path
 from typing import Any
 
 from mpt_jax.data.vocabularies import Vocabulary, from_seqio

@@ -70,7 +70,10 @@ def away(method, backbone, draw):
     """Parameters away from the start."""
     start = method.init_member(jax.random.key(0), backbone)
     noise = draw(method.shapes(), 5, scale=0.3)
-    return {name: array + noise[name] for name, array in start.items()}
+    return {
+        name: array * noise[name] if name.endswith("/scale") else array + noise[name]
+        for name, array in start.items()
+    }
 
 
 def run(method, params, backbone, batch, *, network=None, rng=None):
@@ -186,6 +189,10 @@ def test_rematerialising_changes_no_number(method, away, backbone, batch, loss_o
         np.testing.assert_allclose(gradient, same_gradients[name], atol=1e-5 * largest, rtol=0)
 
 
+def deviation(got, expected):
+    return np.abs(got - expected).mean() / np.abs(expected).mean()
+
+
 def test_bfloat16_and_dropout(method, away, backbone, batch):
     config = dataclasses.replace(method.config, dtype="bfloat16", dropout_rate=0.3)
     half = dataclasses.replace(method, config=config)
@@ -193,7 +200,9 @@ def test_bfloat16_and_dropout(method, away, backbone, batch):
     exact = run(method, away, backbone, batch)
     near = run(half, away, rounded, batch)
     assert near.dtype == jnp.float32
-    assert np.abs(near - exact).mean() < 0.05 * np.abs(exact).mean()
+    # Rounding costs it about what it costs the backbone alone.
+    rough, fine = plain(config, rounded, batch), plain(method.config, backbone, batch)
+    assert deviation(near, exact) < 3 * deviation(rough, fine) < 0.5
     network = Transformer(config, deterministic=False)
     dropped = [
         run(half, away, rounded, batch, network=network, rng=jax.random.key(s)) for s in (0, 0, 1)

@@ -19,8 +19,13 @@ MODULE = f"--method_module={EXAMPLES / 'ia3.py'}"
 
 @pytest.fixture
 def forgotten():
-    """What a test's commands load is forgotten behind it."""
+    """What commands load is forgotten before and behind a test."""
+    _forget()
     yield
+    _forget()
+
+
+def _forget():
     METHODS.pop("ia3", None)
     for name in [name for name in sys.modules if name.startswith("mpt_method_file_")]:
         del sys.modules[name]
