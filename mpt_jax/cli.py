@@ -164,6 +164,10 @@ def _dispatch(arguments: Sequence[str]) -> int:
     module = importlib.import_module(command.module)
     parameters = inspect.signature(module.run).parameters
     given = vars(_parser(name, command, module, parameters).parse_args(rest))
+    if (method_modules := given.pop("method_modules", None)) is not None:
+        from mpt_jax.user_modules import load_modules
+
+        load_modules(method_modules, "method")  # before the configuration names them
     _join_processes({flag: given.pop(flag) for flag in PROCESS_FLAGS if flag in given})
 
     macros, bindings = {}, []
@@ -198,6 +202,13 @@ def _parser(
         formatter_class=argparse.RawDescriptionHelpFormatter,
         argument_default=argparse.SUPPRESS,  # only what is given overrides gin
         allow_abbrev=False,
+    )
+    parser.add_argument(
+        "--method_module",
+        action="append",
+        dest="method_modules",
+        metavar="FILE_OR_MODULE",
+        help="Python that registers methods of your own; repeat for more",
     )
     if "model_dir" in parameters:
         parser.add_argument("--model_dir", help="the run directory; sets the macro MODEL_DIR")

@@ -7,21 +7,18 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import hashlib
 import importlib
-import importlib.util
 import os
 import sys
 import tempfile
-import traceback
 import types
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
-from pathlib import Path
 from typing import Any
 
 from mpt_jax.data.vocabularies import Vocabulary, from_seqio
 from mpt_jax.errors import UserError, unknown_name
+from mpt_jax.user_modules import load_modules
 
 MIXING_CAP = 2**18  # T5's limit on examples-proportional rates (Raffel et al. 2020)
 
@@ -78,56 +75,7 @@ def load_task_modules(names: Iterable[str | os.PathLike[str]]) -> None:
         UserError: a file or module is missing, or fails; with its file, line and exception.
     """
     import_seqio()
-    for name in names:
-        text = os.fspath(name)
-        if text.endswith(".py") or os.sep in text:
-            _load_file(Path(text).resolve())
-        else:
-            try:
-                importlib.import_module(text)
-            except Exception as error:
-                raise _import_error(text, None, error) from error
-
-
-def _load_file(path: Path) -> None:
-    if not path.is_file():
-        near = sorted(p.name for p in path.parent.glob("*.py")) if path.parent.is_dir() else []
-        raise UserError(
-            f"No task file {path}. Expected a Python file that registers seqio tasks"
-            + (f"; its folder has {', '.join(near[:8])}." if near else ".")
-        )
-    # Two files of one name stay two modules; in sys.modules, so that the code can be pickled.
-    name = f"mpt_task_file_{path.stem}_{hashlib.sha256(str(path).encode()).hexdigest()[:8]}"
-    if name in sys.modules:
-        return
-    spec = importlib.util.spec_from_file_location(name, path)
-    if spec is None or spec.loader is None:
-        raise UserError(f"{path} is not a Python file; expected a name that ends in .py.")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module
-    try:
-        spec.loader.exec_module(module)
-    except Exception as error:
-        del sys.modules[name]
-        raise _import_error(str(path), path, error) from error
-
-
-def _import_error(name: str, path: Path | None, error: Exception) -> UserError:
-    if isinstance(error, ModuleNotFoundError) and path is None and error.name is not None:
-        if name == error.name or name.startswith(error.name + "."):
-            return UserError(
-                f"No task module {name!r}. Give the path of a .py file instead, or put the folder "
-                "that holds the module on PYTHONPATH."
-            )
-    if isinstance(error, SyntaxError):
-        place = f"{error.filename}, line {error.lineno}"
-    else:
-        frames = traceback.extract_tb(error.__traceback__)
-        inside = [f for f in frames if path is not None and f.filename == str(path)]
-        own = [f for f in frames if "importlib" not in f.filename and f.filename != __file__]
-        frame = (inside or own or list(frames))[-1]
-        place = f"{frame.filename}, line {frame.lineno}"
-    return UserError(f"Importing the tasks of {name} failed at {place}: {_exception_line(error)}")
+    load_modules(names, "task")
 
 
 def _exception_line(error: Exception) -> str:

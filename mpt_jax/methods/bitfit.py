@@ -1,7 +1,8 @@
 """BitFit (Ben Zaken et al. 2022) on T5, which has no biases: zeros are added where they would be.
 
 The places are those of ATTEMPT's comparison (Asai et al. 2022): every linear layer of attention and
-feed-forward, the norms inside the blocks (not the last one of a stack), and the output layer.
+feed-forward, the norms inside the blocks (not the last one of a stack), and the output layer. Those
+of the keys change nothing, since they shift all scores of a query alike; they are part of the count.
 """
 
 from dataclasses import dataclass
@@ -40,4 +41,4 @@ class BitFit(NetworkMethod):
         outputs: Float[Array, "B T Out"],
     ) -> Float[Array, "B T Out"]:
         bias = params.get(f"{path}/bias")
-        return outputs if bias is None else outputs + bias.astype(outputs.dtype)[None, None]
+        return outputs if bias is None else outputs + bias.astype(outputs.dtype)[None, None, :]

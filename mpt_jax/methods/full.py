@@ -4,8 +4,9 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import jax.numpy as jnp
+import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
-from jaxtyping import Array, PRNGKeyArray
+from jaxtyping import Array, Float, PRNGKeyArray
 
 from mpt_jax.methods.method import Params
 from mpt_jax.methods.network_method import NetworkMethod
@@ -35,3 +36,9 @@ class Full(NetworkMethod):
     def weights(self, params: Params, backbone: Any) -> Any:
         del backbone
         return unflatten_dict(dict(params), sep="/")
+
+    def merge(
+        self, params: Params, path: str, weight: Float[np.ndarray, "..."]
+    ) -> Float[np.ndarray, "..."]:
+        del weight
+        return np.asarray(params[path])

@@ -75,6 +75,23 @@ class NetworkMethod(Method):
         del params, path, inputs
         return outputs
 
+    def merge(
+        self, params: Params, path: str, weight: Float[np.ndarray, "..."]
+    ) -> Float[np.ndarray, "..."]:
+        """The weight at ``path`` of a plain T5 that computes what this network does.
+
+        Args:
+          weight: the backbone's.
+
+        Raises:
+          UserError: the method adds what a T5 has no weight for.
+        """
+        del params, path, weight
+        raise UserError(
+            f"{self.kind} adds to the network what T5 has no weights for, so that no plain T5 computes the "
+            "same; mpt infer and mpt evaluate run it from its file."
+        )
+
     # What follows from it.
 
     def count(self) -> int:
@@ -125,6 +142,13 @@ def linear_layers(config: T5Config) -> dict[str, tuple[int, int]]:
         for path, shape in parameter_shapes(config).items()
         if path.endswith("/kernel") and "logits" not in path
     }
+
+
+@functools.cache
+def residual_sums(config: T5Config) -> tuple[str, ...]:
+    """Paths of the sums behind the network's sublayers."""
+    sublayers = {path.rpartition("/")[0] for path in linear_layers(config)}
+    return tuple(f"{sublayer}_sum" for sublayer in sorted(sublayers))
 
 
 @functools.cache

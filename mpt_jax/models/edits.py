@@ -1,8 +1,9 @@
 """Edits: what a method does to the outputs of a frozen network's layers.
 
-The network's modules know nothing of it. An edit is called behind every linear layer, norm and
-output layer with the layer's path, its input and its output, and returns the output that the
-network goes on with.
+The network's modules know nothing of it. An edit is called behind every linear layer, norm,
+residual sum and output layer with the layer's path, its input and its output, and returns the
+output that the network goes on with. A sum's path is its sublayer's with "_sum" behind, and its
+input is the stream that the sublayer's output is added to.
 """
 
 import contextlib
@@ -13,7 +14,7 @@ import flax
 import flax.linen as nn
 from jaxtyping import Array, Float
 
-from mpt_jax.models.t5_layers import Embedder, Linear, RMSNorm
+from mpt_jax.models.t5_layers import Embedder, Linear, ResidualSum, RMSNorm
 
 LOGITS = "decoder/logits_dense"  # path of the output layer, tied to the embedding table or not
 
@@ -61,6 +62,6 @@ def edited(edits: Edits | None) -> Iterator[None]:
 
 
 def _path(module: nn.Module, method: str) -> str | None:
-    if isinstance(module, Linear | RMSNorm) and method == "__call__":
+    if isinstance(module, Linear | RMSNorm | ResidualSum) and method == "__call__":
         return "/".join(module.path)
     return LOGITS if isinstance(module, Embedder) and method == "attend" else None

@@ -68,6 +68,15 @@ class RMSNorm(nn.Module):
         return normed.astype(self.dtype) * scale.astype(self.dtype)[None, None, :]
 
 
+class ResidualSum(nn.Module):
+    """Adds a sublayer's output to what it read: a layer, so that an edit can stand behind the sum."""
+
+    def __call__(
+        self, stream: Float[Array, "B T D"], output: Float[Array, "B T D"]
+    ) -> Float[Array, "B T D"]:
+        return stream + output
+
+
 class Embedder(nn.Module):
     """The vocabulary table; a caller's `embed` puts the virtual tokens' embeddings in."""
 
@@ -206,16 +215,19 @@ class EncoderBlock(nn.Module):
         self.relpos_bias = own_positions(cfg, bidirectional=True)
         self.pre_attention_layer_norm = RMSNorm(cfg.layer_norm_epsilon, cfg.dtype)
         self.attention = Attention(cfg)
+        self.attention_sum = ResidualSum()
         self.pre_mlp_layer_norm = RMSNorm(cfg.layer_norm_epsilon, cfg.dtype)
         self.mlp = MLP(cfg)
+        self.mlp_sum = ResidualSum()
         self.dropout = nn.Dropout(cfg.dropout_rate, deterministic=self.deterministic)
 
     def __call__(self, x: Float[Array, "B T D"], bias: Float[Array, "_ _ T T"]):
         positions = jnp.arange(x.shape[1], dtype=jnp.int32)
         bias = with_positions(self.relpos_bias, bias, positions, positions)
         normed = self.pre_attention_layer_norm(x)
-        x = x + self.dropout(self.attention(normed, normed, bias, self.dropout))
-        x = x + self.dropout(self.mlp(self.pre_mlp_layer_norm(x), self.dropout))
+        attended = self.dropout(self.attention(normed, normed, bias, self.dropout))
+        x = self.attention_sum(x, attended)
+        x = self.mlp_sum(x, self.dropout(self.mlp(self.pre_mlp_layer_norm(x), self.dropout)))
         return x, x
 
 
@@ -228,23 +240,28 @@ class DecoderBlock(nn.Module):
         self.relpos_bias = own_positions(cfg, bidirectional=False)
         self.pre_self_attention_layer_norm = RMSNorm(cfg.layer_norm_epsilon, cfg.dtype)
         self.self_attention = Attention(cfg)
+        self.self_attention_sum = ResidualSum()
         self.pre_cross_attention_layer_norm = RMSNorm(cfg.layer_norm_epsilon, cfg.dtype)
         self.encoder_decoder_attention = Attention(cfg)
+        self.encoder_decoder_attention_sum = ResidualSum()
         self.pre_mlp_layer_norm = RMSNorm(cfg.layer_norm_epsilon, cfg.dtype)
         self.mlp = MLP(cfg)
+        self.mlp_sum = ResidualSum()
         self.dropout = nn.Dropout(cfg.dropout_rate, deterministic=self.deterministic)
 
     def _cross_and_mlp(self, x, cross: KeysValues, cross_bias):
         normed = self.pre_cross_attention_layer_norm(x)
         attended = self.encoder_decoder_attention.attend(normed, cross, cross_bias, self.dropout)
-        x = x + self.dropout(attended)
-        return x + self.dropout(self.mlp(self.pre_mlp_layer_norm(x), self.dropout))
+        x = self.encoder_decoder_attention_sum(x, self.dropout(attended))
+        fed = self.dropout(self.mlp(self.pre_mlp_layer_norm(x), self.dropout))
+        return self.mlp_sum(x, fed)
 
     def __call__(self, x: Float[Array, "B L D"], encoded, bias, cross_bias):
         positions = jnp.arange(x.shape[1], dtype=jnp.int32)
         bias = with_positions(self.relpos_bias, bias, positions, positions)
         normed = self.pre_self_attention_layer_norm(x)
-        x = x + self.dropout(self.self_attention(normed, normed, bias, self.dropout))
+        attended = self.dropout(self.self_attention(normed, normed, bias, self.dropout))
+        x = self.self_attention_sum(x, attended)
         x = self._cross_and_mlp(x, self.cross_keys_values(encoded), cross_bias)
         return x, x
 
@@ -263,5 +280,6 @@ class DecoderBlock(nn.Module):
                 for old, part in zip(cache, new, strict=True)
             )
         )
-        x = x + self.self_attention.attend(normed, cache, bias, self.dropout)
+        attended = self.self_attention.attend(normed, cache, bias, self.dropout)
+        x = self.self_attention_sum(x, attended)
         return self._cross_and_mlp(x, cross, cross_bias), cache

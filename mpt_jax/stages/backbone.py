@@ -94,7 +94,7 @@ class BackboneSource:
         Raises:
             UserError: no such folder, weights that do not fit the configuration, no vocabulary.
         """
-        folder = self._folder()
+        folder = self.folder
         try:
             weights = open_weights(folder)
         except (OSError, ValueError) as error:
@@ -134,12 +134,14 @@ class BackboneSource:
         Raises:
             UserError: no such folder, or no vocabulary.
         """
-        folder = self._folder()
+        folder = self.folder
         return (
             vocabulary_of(folder) if self.vocabulary is None else open_vocabulary(self.vocabulary)
         )
 
-    def _folder(self) -> Path:
+    @property
+    def folder(self) -> Path:
+        """Where the backbone lies. Raises UserError where there is no such folder."""
         folder = EMBEDDED_FOLDER if self.path == EMBEDDED else Path(self.path)
         if not folder.is_dir():
             raise UserError(

@@ -3,6 +3,7 @@
 mpt export runs/distill --name=mpt/seed0 --format=peft --output=adapter
 mpt export past.safetensors --format=npy --output=past.npy
 mpt export runs/distill --name=mpt/seed0 --format=factors --output=prompts
+mpt export runs/lora --name=mnli/full/seed0/lora --format=hf --backbone=models/t5-base --output=model
 """
 
 import argparse
@@ -14,6 +15,7 @@ from rich.console import Console
 from mpt_jax.errors import UserError, unknown_name
 from mpt_jax.methods.formats.registry import WRITERS
 from mpt_jax.methods.prompt_sources import load_prompts
+from mpt_jax.stages.backbone import BackboneSource
 from mpt_jax.stages.prompts import choose_file
 
 
@@ -32,6 +34,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="only this task; repeat for more, in the order wanted; all by default",
     )
     parser.add_argument("--name", help="which prompt file of a run, as `mpt show` lists them")
+    parser.add_argument("--backbone", help="for hf: the model that was trained on, or embedded")
     parser.add_argument("--base_model", help="for peft: the model's name or path, for its config")
 
 
@@ -42,6 +45,7 @@ def run(
     tasks: Sequence[str] = (),
     name: str | None = None,
     base_model: str | None = None,
+    backbone: str | None = None,
 ) -> None:
     """Writes `output` whole or not at all.
 
@@ -52,6 +56,7 @@ def run(
         tasks: those to write, in order; all of the file if empty.
         name: of the prompt file, where `source` holds several.
         base_model: what a PEFT adapter is to call its model.
+        backbone: the folder of the model that was trained on; "embedded" is the one that is shipped.
 
     Raises:
         UserError: no such source, task or format, a form that cannot hold these prompts, or `output`
@@ -60,7 +65,9 @@ def run(
     if format not in WRITERS:
         raise unknown_name("format", format, WRITERS)
     writer = WRITERS[format]
-    given = {key: value for key, value in {"base_model": base_model}.items() if value is not None}
+    folder = None if backbone is None else str(BackboneSource(backbone).folder)
+    options = {"base_model": base_model, "backbone": folder}
+    given = {key: value for key, value in options.items() if value is not None}
     for key in given.keys() - set(writer.options):
         raise UserError(f"--{key} does not go with --format={format}.")
     prompts = load_prompts(choose_file(source, name))

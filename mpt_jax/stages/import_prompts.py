@@ -2,8 +2,8 @@
 
     mpt import adapters/mnli --output=mnli.safetensors --gin.INITIAL_CHECKPOINT_PATH="'models/t5-base'"
 
-Such files do not say which backbone they belong to. The prompt file is stamped with the fingerprint of the
-one given: its user vouches for it. Only the width can be checked.
+PEFT's LoRA adapters are read too. Such files do not say which backbone they belong to. The prompt file is
+stamped with the fingerprint of the one given: its user vouches for it. Only the width can be checked.
 """
 
 import argparse
@@ -12,6 +12,7 @@ from pathlib import Path
 from rich.console import Console
 
 from mpt_jax.errors import UserError
+from mpt_jax.methods.network_method import NetworkMethod
 from mpt_jax.methods.prompt_file import PromptFileError, save_prompt_file
 from mpt_jax.methods.prompt_sources import load_prompts
 from mpt_jax.stages.backbone import BackboneSource
@@ -42,7 +43,8 @@ def run(
         task_names: one for each task; by default what the file says, or its name.
 
     Raises:
-        UserError: prompts of another width, names of another number, or `output` exists.
+        UserError: prompts of another width, updates of other layers, names of another number, or
+            `output` exists.
     """
     refuse_existing(Path(output))
     prompts = load_prompts(path)
@@ -56,11 +58,14 @@ def run(
             f"{list(names)}. Give --task_name once for each."
         )
     frozen = backbone.open()
-    if about.width != frozen.config.emb_dim:
+    if about.width not in (0, frozen.config.emb_dim):
         raise PromptFileError(
             f"{path} holds prompts of width {about.width}, but the backbone {frozen.name} has width "
             f"{frozen.config.emb_dim}. Set INITIAL_CHECKPOINT_PATH to the model that they were trained on."
         )
+    method = prompts.method(config=frozen.config)
+    if isinstance(method, NetworkMethod):
+        method.check_shapes(prompts.arrays, path)
     arguments = {
         **about.arguments(),
         "task_names": names,
@@ -68,12 +73,13 @@ def run(
         "backbone_name": frozen.name,
         "vocabulary_fingerprint": frozen.vocabulary.fingerprint(),
     }
+    sizes = f", P = {about.length}, D = {about.width}" if about.length else ""
     written = save_prompt_file(output, prompts.arrays, **arguments)
     console = Console(highlight=False, soft_wrap=True)
     for note in prompts.notes:
         console.print(f"note: {note}", markup=False)
     console.print(
-        f"{written}: {about.kind}, P = {about.length}, D = {about.width}, tasks {', '.join(names)}; "
+        f"{written}: {about.kind}{sizes}, tasks {', '.join(names)}; "
         f"marked as trained on {frozen.name} ({frozen.fingerprint}) on your word (the file calls its "
         f"backbone {about.backbone_name})",
         markup=False,

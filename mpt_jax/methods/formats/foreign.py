@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from jaxtyping import Shaped
@@ -11,6 +12,7 @@ from mpt_jax.methods.prompt_file import (
     PromptFileError,
     PromptMetadata,
 )
+from mpt_jax.methods.prompt_method import PromptMethod
 from mpt_jax.methods.registry import method_named
 from mpt_jax.methods.tensor_file import check_finite
 
@@ -26,12 +28,14 @@ def foreign_prompts(
     base_model: str | None = None,
     step: int | None = None,
     notes: Sequence[str] = (),
+    settings: Mapping[str, Any] | None = None,
 ) -> PromptFile:
     """Wraps one member's parameters that were read from `path`.
 
     Args:
       arrays: in the shapes that the method `kind` has for a member, in any float dtype.
       base_model: what the file calls its backbone.
+      settings: the method's.
 
     Raises:
       PromptFileError: other shapes, a dtype that is not a float, or values that are not finite.
@@ -45,8 +49,10 @@ def foreign_prompts(
     with np.errstate(over="ignore"):
         converted = {name: np.array(array, np.float32, order="C") for name, array in arrays.items()}
     shapes = {name: array.shape for name, array in converted.items()}
-    sizes = method_named(kind).sizes(shapes)
-    if sizes is None or 0 in (sizes.tasks, sizes.length, sizes.width, sizes.rank):
+    method = method_named(kind)
+    sizes = method.sizes(shapes)
+    prompts = issubclass(method, PromptMethod)
+    if sizes is None or (prompts and 0 in (sizes.tasks, sizes.length, sizes.width, sizes.rank)):
         raise PromptFileError(
             f"{path}: arrays of the shapes {shapes} do not make prompts of the method {kind}."
         )
@@ -65,6 +71,7 @@ def foreign_prompts(
         source_run=str(path),
         shapes=shapes,
         tool_version="",
+        settings=dict(settings or {}),
     )
     return PromptFile(converted, metadata, tuple(notes))
 

@@ -1,4 +1,4 @@
-"""Adapter folders of Hugging Face's PEFT: prompt tuning and multitask prompt tuning.
+"""Adapter folders of Hugging Face's PEFT: prompt tuning, multitask prompt tuning, and LoRA.
 
 A folder holds `adapter_config.json` and the tensors in `adapter_model.safetensors` (older ones:
 `adapter_model.bin`). `tasks.json` is ours: PEFT knows its tasks by number alone.
@@ -15,6 +15,7 @@ import safetensors.numpy
 from jaxtyping import Shaped
 
 from mpt_jax.errors import unknown_name
+from mpt_jax.methods.formats import peft_lora
 from mpt_jax.methods.formats.foreign import foreign_prompts
 from mpt_jax.methods.formats.torch_archive import read_archive
 from mpt_jax.methods.mpt import MPT
@@ -63,7 +64,7 @@ def recognises(path: Path) -> bool:
 
 
 def read(path: Path) -> PromptFile:
-    """The prompts for the encoder.
+    """The prompts for the encoder, or LoRA's updates.
 
     An adapter may hold prompts for the decoder behind those for the encoder (two "transformer
     submodules", PEFT's default for T5). They are left out, with a note: T5's decoder gets no prompt
@@ -75,8 +76,11 @@ def read(path: Path) -> PromptFile:
     """
     folder = path if path.is_dir() else path.parent
     config = _read_config(folder / CONFIG)
-    adapter = ADAPTERS[config["peft_type"]]
     found = _read_weights(folder)
+    if config["peft_type"] == peft_lora.PEFT_TYPE:
+        (task,) = _task_names(folder, 1) or [folder.resolve().name]
+        return peft_lora.read(folder, config, found, task)
+    adapter = ADAPTERS[config["peft_type"]]
     if set(found) != set(adapter.tensors):
         raise PromptFileError(
             f"{folder}: the tensors of a {config['peft_type']} adapter are {sorted(adapter.tensors)}, but "
@@ -118,7 +122,7 @@ def read(path: Path) -> PromptFile:
 
 
 def write(prompts: PromptFile, output: Path, base_model: str | None = None) -> list[str]:
-    """Writes an adapter folder that PEFT loads on the same model: for the encoder, one submodule.
+    """Writes an adapter folder that PEFT loads on the same model; prompts for the encoder, one submodule.
 
     MPT keeps all its tasks in one adapter, by number (`task_ids`) in their order. Prompt tuning has
     one task in an adapter; several become a folder of adapters.
@@ -130,11 +134,20 @@ def write(prompts: PromptFile, output: Path, base_model: str | None = None) -> l
       UserError: a method that PEFT lacks, or something is at `output` already.
     """
     kind, names = prompts.metadata.kind, prompts.metadata.task_names
+    if kind == peft_lora.KIND:
+        with new_folder(output) as folder:
+            config = {"peft_type": peft_lora.PEFT_TYPE, **peft_lora.configuration(prompts)}
+            _write_folder(folder, config, peft_lora.tensors(prompts), prompts, base_model)
+        return [f"{', '.join(names)}: {output}"]
     types = {adapter.method.kind: peft_type for peft_type, adapter in ADAPTERS.items()}
     if kind not in types:
         raise PromptFileError(
-            f"PEFT has no adapter for prompts of the method {kind}, only for {', '.join(types)}; `mpt "
-            "merge` makes plain prompts of them."
+            f"PEFT has no adapter for the method {kind}, only for {', '.join(types)} and {peft_lora.KIND}. "
+            + (
+                "`mpt merge` makes plain prompts of it."
+                if prompts.is_matrix
+                else "--format=hf writes whole models, of methods that are all in a T5's weights."
+            )
         )
     peft_type = types[kind]
     multitask = ADAPTERS[peft_type].multitask
@@ -157,9 +170,6 @@ def _write_adapter(
     adapter, about = ADAPTERS[peft_type], prompts.metadata
     config: dict[str, Any] = {
         "peft_type": peft_type,
-        "task_type": "SEQ_2_SEQ_LM",
-        "base_model_name_or_path": base_model,
-        "inference_mode": True,
         "num_virtual_tokens": about.length,
         "token_dim": about.width,
         "num_transformer_submodules": 1,
@@ -170,15 +180,28 @@ def _write_adapter(
         config |= {"num_tasks": len(about.task_names), "num_ranks": about.rank}
     else:
         tensors = {name: array[0] for name, array in tensors.items()}
-    tensors = {name: np.ascontiguousarray(array, np.float32) for name, array in tensors.items()}
+    _write_folder(folder, config, tensors, prompts, base_model)
+
+
+def _write_folder(
+    folder: Path, config: Mapping[str, Any], tensors: Mapping[str, np.ndarray],
+    prompts: PromptFile, base_model: str | None,
+) -> None:  # fmt: skip
+    about = prompts.metadata
+    common = {
+        "task_type": "SEQ_2_SEQ_LM",
+        "base_model_name_or_path": base_model,
+        "inference_mode": True,
+    }
     listed = {
         "tasks": list(about.task_names),
         "backbone_name": about.backbone_name,
         "backbone_fingerprint": about.backbone_fingerprint,
     }
+    stored = {name: np.ascontiguousarray(array, np.float32) for name, array in tensors.items()}
     # PEFT insists on the metadata.
-    write_whole(folder / WEIGHTS, safetensors.numpy.save(tensors, {"format": "pt"}))
-    for name, content in ((CONFIG, config), (TASKS, listed)):
+    write_whole(folder / WEIGHTS, safetensors.numpy.save(stored, {"format": "pt"}))
+    for name, content in ((CONFIG, common | dict(config)), (TASKS, listed)):
         write_whole(folder / name, (json.dumps(content, indent=2) + "\n").encode())
 
 
@@ -187,8 +210,9 @@ def _read_config(path: Path) -> dict[str, Any]:
     if not isinstance(config, dict):
         raise PromptFileError(f"{path} is not the configuration of an adapter.")
     peft_type = config.get("peft_type")
-    if not isinstance(peft_type, str) or peft_type not in ADAPTERS:
-        raise unknown_name(f"PEFT method in {path},", str(peft_type), ADAPTERS)
+    known = (*ADAPTERS, peft_lora.PEFT_TYPE)
+    if peft_type not in known:
+        raise unknown_name(f"PEFT method in {path},", str(peft_type), known)
     if config.get("task_type") not in ("SEQ_2_SEQ_LM", None):
         raise PromptFileError(
             f"{path}: task_type is {config['task_type']!r}, expected 'SEQ_2_SEQ_LM': the adapter is for "

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
-from mpt_jax.methods.formats import factors, numpy_array, peft, t5x, torch_file
+from mpt_jax.methods.formats import factors, hf_model, numpy_array, peft, t5x, torch_file
 from mpt_jax.methods.prompt_file import PromptFile
 
 
@@ -49,6 +49,11 @@ WRITERS = {
     "peft": Writer(peft.write, "an adapter folder for Hugging Face's PEFT", ("base_model",)),
     "npy": Writer(numpy_array.write, "one task's finished [P, D] array: a .npy file, or a folder"),
     "t5x": Writer(t5x.write, "a T5X checkpoint with one task's finished prompt"),
+    "hf": Writer(
+        hf_model.write,
+        "a whole Hugging Face model with the changes in its weights (full, LoRA)",
+        ("backbone",),
+    ),
     "factors": Writer(factors.write, "a shared prompt file and a small one for each task"),
 }
 

@@ -4,6 +4,7 @@ Hugging Face stores linear weights as [out, in] and the relative position table 
 both are the transposes of ours.
 """
 
+import re
 from typing import NamedTuple
 
 TABLE = "shared.weight"
@@ -67,3 +68,21 @@ def hf_tensor(path: str) -> HFTensor:
     names = [f"{stack}.block.{layer.removeprefix('layers_')}.layer.{PARTS_OF_A_BLOCK[stack][part]}"]
     names += [PROJECTIONS.get(name, name) for name in projection]
     return HFTensor(".".join([*names, "weight"]), transposed)
+
+
+def path_of(name: str) -> str | None:
+    """The path of a linear layer's weight inside a block, by its tensor's name; None for others."""
+    match = _BLOCK.fullmatch(name)
+    if match is None:
+        return None
+    stack, layer, module, projection = match.groups()
+    for part, theirs in PARTS_OF_A_BLOCK[stack].items():
+        if module == theirs and projection in _LINEAR:
+            return f"{stack}/layers_{layer}/{part}/{_LINEAR[projection]}/kernel"
+    return None
+
+
+_BLOCK = re.compile(r"(encoder|decoder)\.block\.(\d+)\.layer\.(.+)\.(\w+)\.weight")
+_LINEAR = {theirs: ours for ours, theirs in PROJECTIONS.items()} | {
+    name: name for name in ("wi", "wi_0", "wi_1", "wo")
+}
