@@ -2,13 +2,15 @@
 
 from mpt_jax.errors import unknown_name
 from mpt_jax.methods.bitfit import BitFit
+from mpt_jax.methods.dept import DePT
 from mpt_jax.methods.full import Full
 from mpt_jax.methods.method import Method
 from mpt_jax.methods.mpt import MPT
 from mpt_jax.methods.prompt_tuning import PromptTuning
+from mpt_jax.methods.ulpt import ULPT
 
 METHODS: dict[str, type[Method]] = {
-    method.kind: method for method in (PromptTuning, MPT, BitFit, Full)
+    method.kind: method for method in (PromptTuning, MPT, ULPT, DePT, BitFit, Full)
 }
 
 

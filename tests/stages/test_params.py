@@ -37,6 +37,8 @@ PER_TASK = {
     "lora": 36 * 2 * 8 * (768 + 768),  # 884,736: rank 8 at query and value of all 36 attentions
     "dept": 40 * 768 + 45 * (256 + 768),  # 76,800: 40 slots, rank 45, 256 words
     "ulpt": 100 * 64 + 2 * 768,  # 7,936: rank 64
+    "dept_shared": 76_800,
+    "ulpt_shared": 7_936,
 }
 EXACT = {
     "prompt_tuning": 76_800,
