@@ -64,7 +64,6 @@ class PromptMethod(Method):
     def build(
         cls, *, name: str, members: int, tasks: int, length: int, config: T5Config, **settings: Any
     ) -> "PromptMethod":
-        length = settings.pop("length", length)
         return cls(
             name=name, members=members, tasks=tasks, length=length, width=config.emb_dim, **settings
         )

@@ -9,14 +9,16 @@ from typing import TypeVar
 from mpt_jax.errors import UserError, unknown_name
 from mpt_jax.methods.adapter import Adapter
 from mpt_jax.methods.bitfit import BitFit
+from mpt_jax.methods.dept import DePT
 from mpt_jax.methods.full import Full
 from mpt_jax.methods.lora import LoRA
 from mpt_jax.methods.method import Method
 from mpt_jax.methods.mpt import MPT
 from mpt_jax.methods.prompt_tuning import PromptTuning
+from mpt_jax.methods.ulpt import ULPT
 
 METHODS: dict[str, type[Method]] = {
-    method.kind: method for method in (PromptTuning, MPT, BitFit, Full, Adapter, LoRA)
+    method.kind: method for method in (PromptTuning, MPT, ULPT, DePT, BitFit, Full, Adapter, LoRA)
 }
 
 AnyMethod = TypeVar("AnyMethod", bound=type[Method])

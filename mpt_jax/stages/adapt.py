@@ -340,8 +340,8 @@ def build_method(
     try:
         kind.check_options(options)
         return kind.build(
-            name=name or variant.method, members=members, tasks=tasks, length=length, config=config,
-            **options,
+            name=name or variant.method, members=members, tasks=tasks, config=config,
+            **{"length": length, **options},
         )  # fmt: skip
     except (TypeError, ValueError) as error:
         names = ", ".join(kind.options()) or "none"

@@ -96,7 +96,7 @@ def test_the_whole_job(variant, toy, whole_job, other_backbone, devices, tmp_pat
     def adapt(folder):
         return toy.run(
             "adapt", folder, METHOD=variant.name, SOURCE_DIR=str(whole_job / "distill"),
-            TEACHER_DIR=str(whole_job / "teach"),
+            TEACHER_DIR=str(whole_job / "teach"), ULPT_RANK=4,
         )  # fmt: skip
 
     # Killed at step 7 of 8, after the checkpoint of step 4, and gone on with by the same command.

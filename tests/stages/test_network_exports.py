@@ -11,7 +11,7 @@ from mpt_jax.methods.prompt_file import load_prompt_file
 from mpt_jax.models.fingerprint import fingerprint
 from mpt_jax.models.formats.loading import load_backbone
 
-METHODS = ("full", "full_multi", "bitfit", "adapter", "adapter_multi", "adapter_pfeiffer", "lora")
+METHODS = ("full", "full_multi", "bitfit", "adapter", "adapter_shared", "adapter_pfeiffer", "lora")
 NOTHING = {"SOURCE_DIR": None, "TEACHER_DIR": None, "SHOTS": (4,), "SEEDS": (0,)}
 
 

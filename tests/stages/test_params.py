@@ -31,12 +31,17 @@ PER_TASK = {
     "full": 222_903_552,
     "bitfit": 280_932
     + 28,  # ATTEMPT's output layer has 32,100 biases, one for each id of the model here
+    "full_multi": 222_903_552 / 8,
     "adapter": 1_855_104,
+    "adapter_shared": 1_855_104 / 8,
+    "adapter_pfeiffer": 24 * (2 * 768 * 48 + 48 + 768),  # behind the feed-forward layers only
     "attempt": PROMPT + ATTENTION,  # 230,400
     "attempt_multi": PROMPT + ATTENTION / 8,  # 96,000
     "lora": 36 * 2 * 8 * (768 + 768),  # 884,736: rank 8 at query and value of all 36 attentions
     "dept": 40 * 768 + 45 * (256 + 768),  # 76,800: 40 slots, rank 45, 256 words
     "ulpt": 100 * 64 + 2 * 768,  # 7,936: rank 64
+    "dept_shared": 76_800,
+    "ulpt_shared": 7_936,
 }
 EXACT = {
     "prompt_tuning": 76_800,
