@@ -122,7 +122,7 @@ class BackboneSource:
         Raises:
             UserError: no such folder, or no model in it.
         """
-        folder = self._folder()
+        folder = self.folder
         try:
             return open_weights(folder).config
         except (OSError, ValueError) as error:

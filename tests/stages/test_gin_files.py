@@ -37,8 +37,6 @@ COMMANDS = {
     "compare_embedded.gin": None,
     # Run for its answers in test_end_to_end.py; it has nothing to dry-run.
     "runs/infer.gin": None,
-    # Included by runs/adapt.gin; its variants are trained in test_network_exports.py.
-    "methods.gin": None,
     # Run in test_prompt_commands.py.
     "runs/import.gin": None,
     "runs/show.gin": None,
