@@ -57,6 +57,8 @@ class PromptMethod(Method):
     starts: ClassVar[tuple[str, ...]] = ("vocabulary", "shared", "best_source")
     # Whether a finished prompt is one matrix, whatever the input: such prompts can be exported.
     is_matrix: ClassVar[bool] = True
+    # Whether rows may hold several examples.
+    packs: ClassVar[bool] = True
     # Whether text positions are changed too (offset_words).
     moves_words: ClassVar[bool] = False
 

@@ -24,7 +24,7 @@ from mpt_jax.stages.backbone import Backbone
 from mpt_jax.stages.fleet import limit
 from mpt_jax.stages.predict import Job, Predictor
 
-FROM_DISTILLED, FROM_TEACHERS = ("shared", "distilled"), ("best_source",)
+FROM_DISTILLED, FROM_TEACHERS = ("shared", "distilled"), ("best_source", "sources")
 MOST_EXAMPLES = 64  # of a training set, by which its best source prompt is chosen
 
 
@@ -71,12 +71,19 @@ def _best_source(method: Any, m: int, point: Point) -> Any:
     return method.start(m, point.rng, point.teachers[point.best])
 
 
+def _sources(method: Any, m: int, point: Point) -> Any:
+    """All teachers stay beside a prompt that starts from the best (ATTEMPT starts from MNLI's)."""
+    every = np.stack(list(point.teachers.values()))
+    return method.start(m, point.rng, point.teachers[point.best], every)
+
+
 STARTS: Mapping[str, Callable[[Any, int, Point], Any]] = {
     "vocabulary": _vocabulary,
     "backbone": _backbone,
     "shared": _shared,
     "distilled": _distilled,
     "best_source": _best_source,
+    "sources": _sources,
 }
 
 
