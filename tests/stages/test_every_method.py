@@ -74,12 +74,13 @@ def killed(monkeypatch):
     """A call of it ends the process's next training at its `step`-th step."""
 
     def arm(step):
-        def deadly(*args, **settings):
-            real, done = make(*args, **settings), iter(range(1, step))
-            return lambda *inputs: real(*inputs) if next(done, None) else die()
+        done = iter(range(1, step))
 
-        make = fleet.make_train_step
-        monkeypatch.setattr(fleet, "make_train_step", deadly)
+        class Deadly(fleet.CompiledStep):
+            def __call__(self, *inputs):
+                return super().__call__(*inputs) if next(done, None) else die()
+
+        monkeypatch.setattr(fleet, "CompiledStep", Deadly)
 
     def die():
         monkeypatch.undo()
