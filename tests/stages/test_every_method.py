@@ -51,7 +51,8 @@ def listed():
         fields.setdefault(scope, {})[field] = value.strip('"')
     return [
         Listed(found["name"], found["method"], found.get("multi_target") == "True")
-        for found in fields.values()
+        for scope, found in fields.items()
+        if f"@{scope}/adapt.Variant()" in text  # others need more than the stages before
     ]
 
 
