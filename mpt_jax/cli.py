@@ -66,6 +66,9 @@ COMMANDS = {
         "mpt_jax.stages.add_task", "add task factors to a prompt file with the same shared prompt"
     ),
     "merge": Command("mpt_jax.stages.merge", "multiply shared prompt and task factors out"),
+    "combine": Command(
+        "mpt_jax.stages.combine", "add and subtract prompts: a new plain prompt without training"
+    ),
     "params": Command(
         "mpt_jax.stages.params",
         "count what methods train and store, from shapes alone",

@@ -105,6 +105,7 @@ def test_the_commands(backbone, monkeypatch):
         "merge",
         "convert",
         "paper",
+        "params",
     }
     assert "adjective_of_place" in Path("runs/demonyms_scores/report.md").read_text()
 
@@ -112,6 +113,7 @@ def test_the_commands(backbone, monkeypatch):
 def test_the_example_file_is_the_one_shown():
     assert (ROOT / "examples" / "demonyms.py").read_text() in blocks("python")
     assert (ROOT / "examples" / "opposites.gin").read_text() in blocks("gin")
+    assert (ROOT / "examples" / "ia3.py").read_text() in blocks("python")
 
 
 def test_the_demonyms_have_no_place_in_two_splits():

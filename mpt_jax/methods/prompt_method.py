@@ -54,9 +54,13 @@ class PromptMethod(Method):
     width: int
     lengths: tuple[int, ...] | None = None
 
-    starts: ClassVar[tuple[str, ...]] = ("vocabulary", "shared", "best_source")
+    starts: ClassVar[tuple[str, ...]] = (
+        "vocabulary", "shared", "best_source", "similar_source", "weighted_sources",
+    )  # fmt: skip
     # Whether a finished prompt is one matrix, whatever the input: such prompts can be exported.
     is_matrix: ClassVar[bool] = True
+    # Whether rows may hold several examples.
+    packs: ClassVar[bool] = True
     # Whether text positions are changed too (offset_words).
     moves_words: ClassVar[bool] = False
 

@@ -8,6 +8,7 @@ from typing import TypeVar
 
 from mpt_jax.errors import UserError, unknown_name
 from mpt_jax.methods.adapter import Adapter
+from mpt_jax.methods.attempt import Attempt
 from mpt_jax.methods.bitfit import BitFit
 from mpt_jax.methods.dept import DePT
 from mpt_jax.methods.full import Full
@@ -18,7 +19,8 @@ from mpt_jax.methods.prompt_tuning import PromptTuning
 from mpt_jax.methods.ulpt import ULPT
 
 METHODS: dict[str, type[Method]] = {
-    method.kind: method for method in (PromptTuning, MPT, ULPT, DePT, BitFit, Full, Adapter, LoRA)
+    method.kind: method
+    for method in (PromptTuning, MPT, Attempt, ULPT, DePT, BitFit, Full, Adapter, LoRA)
 }
 
 AnyMethod = TypeVar("AnyMethod", bound=type[Method])

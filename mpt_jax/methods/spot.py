@@ -2,7 +2,8 @@
 
 Either by how each source prompt does on the target's training examples, untrained (cheap: one
 evaluation for each source), or by similarity to a prompt trained a little on the target. The
-chosen prompt then starts :class:`~mpt_jax.methods.prompt_tuning.PromptTuning`.
+chosen prompt, or a mean of all weighted by either, then starts
+:class:`~mpt_jax.methods.prompt_tuning.PromptTuning`.
 """
 
 import math
@@ -11,6 +12,7 @@ from collections.abc import Mapping
 import numpy as np
 from jaxtyping import Array, Float
 
+from mpt_jax.errors import UserError
 from mpt_jax.methods.similarity import cosine_of_mean_slots
 
 
@@ -57,3 +59,38 @@ def most_similar_source(
 ) -> str:
     """The source task whose prompt is most similar to ``target``."""
     return best_source(similarities(target, sources), higher_is_better=True)
+
+
+def similarity_weights(cosines: Mapping[str, float]) -> dict[str, float]:
+    """Weights of all sources in proportion to their similarity; those below 0 have none.
+
+    ATTEMPT's program averages sources likewise, but sums the cosines of slot to slot and divides by the
+    sum of all as it is: there dissimilar sources are subtracted, and a sum near 0 makes weights huge.
+
+    Args:
+      cosines: of :func:`similarities`.
+
+    Raises:
+      UserError: no source has a similarity above 0.
+    """
+    rank_sources(cosines, higher_is_better=True)  # for its checks
+    positive = {name: max(value, 0.0) for name, value in cosines.items()}
+    total = sum(positive.values())
+    if total == 0:
+        raise UserError(
+            f"No source prompt is similar to the target's: the cosines are {dict(cosines)}, and weights "
+            "need one above 0. Weigh the sources by trial (without TARGET_PROMPTS), or start otherwise."
+        )
+    return {name: value / total for name, value in positive.items()}
+
+
+def trial_weights(losses: Mapping[str, float]) -> dict[str, float]:
+    """softmax(-loss): the likelihood of a target token under each source, normalised.
+
+    Args:
+      losses: of each source prompt on the target's training examples.
+    """
+    least = rank_sources(losses, higher_is_better=False)[0][1]
+    likelihoods = {name: math.exp(least - value) for name, value in losses.items()}
+    total = sum(likelihoods.values())
+    return {name: value / total for name, value in likelihoods.items()}

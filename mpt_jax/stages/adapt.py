@@ -29,7 +29,17 @@ from mpt_jax.stages.backbone import Backbone, BackboneSource
 from mpt_jax.stages.data import Data
 from mpt_jax.stages.fleet import Member, Program, Training, train_fleet
 from mpt_jax.stages.session import About, Session
-from mpt_jax.stages.starts import FROM_TEACHERS, STARTS, Sources, best_sources, point_of
+from mpt_jax.stages.source_choices import (
+    SIMILAR,
+    WEIGHTED,
+    Choice,
+    Key,
+    TrainingSet,
+    choices,
+    set_name,
+    trained_on_targets,
+)
+from mpt_jax.stages.starts import FROM_TEACHERS, STARTS, Sources, point_of
 from mpt_jax.training.objectives import TaskObjective, TokenLoss
 from mpt_jax.training.optimizers import table_for
 
@@ -43,8 +53,10 @@ class Variant:
         method: what is trained, a name of `mpt_jax.methods.registry`.
         start: "vocabulary" (prompts from scratch), "shared" (the distilled shared prompt), "distilled"
             (the shared prompt with the mean task factors, the paper's start), "best_source" (the
-            teacher with the lowest loss on the training examples, SPoT), or "backbone" (for methods
-            that change the network: what computes the same as the backbone).
+            teacher with the lowest loss on the training examples, SPoT), "similar_source" (the teacher
+            most similar to a prompt trained on the target before), "weighted_sources" (the mean of all
+            teachers, weighted by that similarity or, without such a prompt, by trial), or "backbone"
+            (for methods that change the network: what computes the same as the backbone).
         source: the distilled variant that "shared" and "distilled" start from.
         learning_rate: of the plain or the shared prompt, or of what a method has instead; 0 keeps
             it frozen.
@@ -126,8 +138,7 @@ class _Plan:
 
     @property
     def name(self) -> str:
-        shots = "full" if self.k is None else f"k{self.k}"
-        return f"{self.target}/{shots}/seed{self.seed}/{self.variant.name}"
+        return f"{set_name(_set_of(self))}/{self.variant.name}"
 
     @property
     def group(self) -> tuple[bool, str, str, int]:
@@ -164,6 +175,7 @@ def run(
     methods: str | Sequence[str] | None = None,
     distilled: str | None = None,
     teachers: str | None = None,
+    target_prompts: str | None = None,
     shots: tuple[int | None, ...] = (None,),
     seeds: tuple[int, ...] = (0,),
     per_class: Sequence[str] = (),
@@ -186,7 +198,10 @@ def run(
         variants: methods to compare.
         methods: names of the variants that are trained, or one name; all if None.
         distilled: a run of distill; needed by the starts "shared" and "distilled".
-        teachers: a run of teach; needed by the start "best_source".
+        teachers: a run of teach; needed by the starts "best_source", "similar_source" and
+            "weighted_sources".
+        target_prompts: a finished run of adapt with the variant "prompt_tuning" on the same tasks, shots
+            and seeds; needed by the start "similar_source", used by "weighted_sources".
         shots: few-shot sizes k; None is all examples.
         seeds: of the draw of the k examples, or of the order of all examples, and of starts from
             scratch. Seed s starts from the distilled run's seed s (modulo how many there are).
@@ -207,17 +222,21 @@ def run(
         examples = _examples(plans, data, per_class)
         validation = {task: data.open(task, "validation") for task in tasks}
         programs = _programs(plans, examples, validation, prompt_length, rank, frozen)
-        pending = session.not_made_yet(distilled) or session.not_made_yet(teachers)
+        pending = any(
+            [session.not_made_yet(source) for source in (distilled, teachers, target_prompts)]
+        )
         sources = None if pending else Sources(variants, distilled, teachers, frozen)
+        targets = {} if pending else _target_prompts(plans, target_prompts, frozen)
         if session.only_checks([program for program, _ in programs], training) or sources is None:
             return
-        chosen = _best_sources(plans, examples, sources, frozen, data.feature_lengths)
+        sets = _source_sets(plans, examples)
+        chosen = choices(sets, sources.teachers, targets, frozen, data.feature_lengths)
         embeddings = frozen.embeddings
         trained = []
         for program, own in programs:
             points = [
                 point_of(
-                    plan.variant, plan.seed, chosen.get(_set_of(plan), ""), sources, frozen, embeddings,
+                    plan.variant, plan.seed, chosen.get(_set_of(plan), Choice()), sources, frozen, embeddings,
                     initialiser, training.seed,
                 )
                 for plan in own
@@ -239,9 +258,12 @@ def run(
             for (task, k, seed), subset in examples.items()
             if k is not None
         ]
-        named = {f"{target}/k{k}/seed{seed}": best for (target, k, seed), best in chosen.items()}
+        named = {set_name(key): choice for key, choice in chosen.items()}
         session.finish(
-            trained, [program for program, _ in programs], abouts, training, best_sources=named,
+            trained, [program for program, _ in programs], abouts, training,
+            best_sources={name: one.best for name, one in named.items() if one.best},
+            similar_sources={name: one.similar for name, one in named.items() if one.similar},
+            source_weights={name: dict(one.weights) for name, one in named.items() if one.weights},
             draws=draws,
         )  # fmt: skip
 
@@ -352,24 +374,31 @@ def build_method(
         ) from error
 
 
-def _set_of(plan: _Plan) -> tuple[str, int | None, int]:
+def _set_of(plan: _Plan) -> Key:
     return plan.target, plan.k, plan.seed
 
 
-def _best_sources(
-    plans: Sequence[_Plan],
-    examples: Mapping[Any, Any],
-    sources: Sources,
-    backbone: Backbone,
-    feature_lengths: Mapping[str, int],
-) -> dict[Any, str]:
-    """The source prompt that each training set chose, where a variant asks for it."""
-    wanted = {_set_of(p): p.tasks for p in plans if p.variant.start in FROM_TEACHERS}
-    sets = {
-        key: [(task, examples[task, key[1], key[2]]) for task in tasks]
-        for key, tasks in wanted.items()
-    }
-    return best_sources(sets, sources.teachers, backbone, feature_lengths)
+def _source_sets(plans: Sequence[_Plan], examples: Mapping[Key, Any]) -> dict[Key, TrainingSet]:
+    """The training sets whose variants choose among the teachers."""
+    sets: dict[Key, TrainingSet] = {}
+    for plan in plans:
+        if plan.variant.start in FROM_TEACHERS:
+            found = {task: examples[task, plan.k, plan.seed] for task in plan.tasks}
+            others = sets[_set_of(plan)].starts if _set_of(plan) in sets else frozenset()
+            sets[_set_of(plan)] = TrainingSet(found, others | {plan.variant.start})
+    return sets
+
+
+def _target_prompts(
+    plans: Sequence[_Plan], path: str | None, backbone: Backbone
+) -> dict[Key, np.ndarray]:
+    """The prompts trained on the targets before, of the tasks whose teachers are chosen by similarity."""
+    asking = [plan for plan in plans if plan.variant.start in (SIMILAR, WEIGHTED)]
+    keys = [(task, plan.k, plan.seed) for plan in asking for task in plan.tasks]
+    needed_by = [plan.variant.name for plan in asking if plan.variant.start == SIMILAR]
+    return trained_on_targets(
+        path, list(dict.fromkeys(keys)), list(dict.fromkeys(needed_by)), backbone
+    )
 
 
 def _start(program: Program, plans: Sequence[_Plan], points: Sequence[Any]) -> Any:

@@ -290,6 +290,12 @@ def check_batch(bank: AnyBank, training: Training, backbone: Backbone) -> None:
             f"A batch has {rows} rows ({training.rows_per_member} for each member), which do not "
             f"divide over {devices} devices. Choose a BATCH_SIZE that makes them divide."
         )
+    alone = [m.name for m in bank.methods if not getattr(m, "packs", True)]
+    if training.packed_lengths is not None and alone:
+        raise UserError(
+            f"Packed rows hold several examples, but the prompts of {', '.join(alone)} depend on the "
+            "whole row. Leave packed_lengths out."
+        )
     if bank.mixes or bank.members == 1:
         return
     name = bank.methods[0].name

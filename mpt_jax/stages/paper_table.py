@@ -9,8 +9,7 @@ from mpt_jax.errors import UserError, unknown_name
 from mpt_jax.reporting.paper.published import task_facts
 from mpt_jax.stages.adapt import Variant
 from mpt_jax.stages.distill import Variant as DistilledVariant
-
-FROM_TEACHERS, FROM_DISTILLED = ("best_source",), ("shared", "distilled")
+from mpt_jax.stages.starts import FROM_DISTILLED
 
 
 class Column(NamedTuple):

@@ -5,7 +5,6 @@ in `Method.starts` which it can do.
 """
 
 import dataclasses
-import itertools
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,17 +14,16 @@ import jax.numpy as jnp
 import numpy as np
 
 from mpt_jax.errors import UserError, unknown_name
+from mpt_jax.methods.arithmetic import combine
 from mpt_jax.methods.prompt_file import PromptFile
 from mpt_jax.methods.prompt_method import Initialiser
-from mpt_jax.methods.spot import best_source
 from mpt_jax.run_directory import RECORD
 from mpt_jax.stages import prompts
 from mpt_jax.stages.backbone import Backbone
-from mpt_jax.stages.fleet import limit
-from mpt_jax.stages.predict import Job, Predictor
+from mpt_jax.stages.source_choices import SIMILAR, WEIGHTED, Choice
 
-FROM_DISTILLED, FROM_TEACHERS = ("shared", "distilled"), ("best_source",)
-MOST_EXAMPLES = 64  # of a training set, by which its best source prompt is chosen
+FROM_DISTILLED = ("shared", "distilled")
+FROM_TEACHERS = ("best_source", "sources", SIMILAR, WEIGHTED)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,7 +36,8 @@ class Point:
         initialiser: where prompts from scratch start.
         distilled: the distilled run's arrays for this variant and seed; none where it needs none.
         teachers: name -> prompt [P, D].
-        best: name of the teacher with the lowest loss on the member's examples, likewise.
+        best: name of the teacher with the lowest loss on the member's examples, likewise. similar: of
+            the one most similar to a prompt trained on them. weights: of all teachers.
     """
 
     rng: Any
@@ -48,6 +47,8 @@ class Point:
     distilled: Mapping[str, np.ndarray]
     teachers: Mapping[str, np.ndarray]
     best: str
+    similar: str
+    weights: Mapping[str, float]
 
 
 def _vocabulary(method: Any, m: int, point: Point) -> Any:
@@ -71,12 +72,30 @@ def _best_source(method: Any, m: int, point: Point) -> Any:
     return method.start(m, point.rng, point.teachers[point.best])
 
 
+def _sources(method: Any, m: int, point: Point) -> Any:
+    """All teachers stay beside a prompt that starts from the best (ATTEMPT starts from MNLI's)."""
+    every = np.stack(list(point.teachers.values()))
+    return method.start(m, point.rng, point.teachers[point.best], every)
+
+
+def _similar_source(method: Any, m: int, point: Point) -> Any:
+    return method.start(m, point.rng, point.teachers[point.similar])
+
+
+def _weighted_sources(method: Any, m: int, point: Point) -> Any:
+    taught = [point.teachers[name] for name in point.weights]
+    return method.start(m, point.rng, combine(taught, list(point.weights.values())))
+
+
 STARTS: Mapping[str, Callable[[Any, int, Point], Any]] = {
     "vocabulary": _vocabulary,
     "backbone": _backbone,
     "shared": _shared,
     "distilled": _distilled,
     "best_source": _best_source,
+    "sources": _sources,
+    SIMILAR: _similar_source,
+    WEIGHTED: _weighted_sources,
 }
 
 
@@ -130,44 +149,10 @@ def _needed(path: str | None, argument: str, variants: Sequence[Any]) -> str:
     return path
 
 
-def best_sources(
-    examples: Mapping[Any, Sequence[tuple[str, Any]]],
-    teachers: Mapping[str, np.ndarray],
-    backbone: Backbone,
-    feature_lengths: Mapping[str, int],
-) -> dict[Any, str]:
-    """The teacher with the lowest loss on (at most `MOST_EXAMPLES` of each task of) training sets.
-
-    Args:
-        examples: key -> (task, examples) of each of its tasks.
-    """
-    if not examples:
-        return {}
-    bank, params, ids = prompts.plain_bank(teachers, backbone.config.vocab_size)
-    predictor = Predictor(backbone, bank, batch_size=256, feature_lengths=feature_lengths)
-    triples = [
-        (key, teacher, pair)
-        for key, teacher in itertools.product(sorted(examples, key=str), teachers)
-        for pair in examples[key]
-    ]
-    jobs = [
-        Job(task, ids[teacher], limit(found, MOST_EXAMPLES))
-        for _, teacher, (task, found) in triples
-    ]
-    sums: dict[Any, dict[str, list[float]]] = {}
-    for (key, teacher, _), values in zip(triples, predictor.losses(params, jobs), strict=True):
-        sums.setdefault(key, {}).setdefault(teacher, []).append(float(values.mean()))
-    means = {
-        key: {teacher: float(np.mean(losses)) for teacher, losses in by_teacher.items()}
-        for key, by_teacher in sums.items()
-    }
-    return {key: best_source(values, higher_is_better=False) for key, values in means.items()}
-
-
 def point_of(
     variant: Any,
     seed: int,
-    best: str,
+    choice: Choice,
     sources: Sources,
     backbone: Backbone,
     embeddings: Any,
@@ -182,5 +167,7 @@ def point_of(
         initialiser,
         sources.of_seed(variant.source, seed),
         sources.teachers,
-        best,
+        choice.best,
+        choice.similar,
+        choice.weights,
     )

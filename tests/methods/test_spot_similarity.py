@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 
+from mpt_jax.errors import UserError
 from mpt_jax.methods import similarity, spot
 
 RNG = np.random.default_rng(0)
@@ -60,3 +61,22 @@ def test_spot_refuses_nothing_and_nan():
         spot.best_source({}, higher_is_better=True)
     with pytest.raises(ValueError, match=r"\['b'\].*not finite"):
         spot.best_source({"a": 1.0, "b": float("nan")}, higher_is_better=True)
+
+
+def test_weights_by_similarity_are_in_proportion_and_never_negative():
+    cosines = {"a": 0.6, "b": -0.3, "c": 0.2}
+    assert spot.similarity_weights(cosines) == pytest.approx({"a": 0.75, "b": 0, "c": 0.25})
+    with pytest.raises(UserError, match="one above 0"):
+        spot.similarity_weights({"a": -0.1, "b": 0.0})
+    with pytest.raises(ValueError, match="not finite"):
+        spot.similarity_weights({"a": 0.5, "b": float("nan")})
+
+
+def test_weights_by_trial_are_the_softmax_of_the_losses():
+    losses = {"a": 2.0, "b": 0.5, "c": 1.25}
+    likelihoods = np.exp([-2.0, -0.5, -1.25])
+    expected = dict(zip(losses, likelihoods / likelihoods.sum(), strict=True))
+    assert spot.trial_weights(losses) == pytest.approx(expected)
+    assert spot.trial_weights({"a": 5000.0, "b": 4000.0}) == {"a": 0.0, "b": 1.0}
+    with pytest.raises(ValueError, match="No source"):
+        spot.trial_weights({})

@@ -51,7 +51,8 @@ def listed():
         fields.setdefault(scope, {})[field] = value.strip('"')
     return [
         Listed(found["name"], found["method"], found.get("multi_target") == "True")
-        for found in fields.values()
+        for scope, found in fields.items()
+        if f"@{scope}/adapt.Variant()" in text  # others need more than the stages before
     ]
 
 
@@ -73,12 +74,13 @@ def killed(monkeypatch):
     """A call of it ends the process's next training at its `step`-th step."""
 
     def arm(step):
-        def deadly(*args, **settings):
-            real, done = make(*args, **settings), iter(range(1, step))
-            return lambda *inputs: real(*inputs) if next(done, None) else die()
+        done = iter(range(1, step))
 
-        make = fleet.make_train_step
-        monkeypatch.setattr(fleet, "make_train_step", deadly)
+        class Deadly(fleet.CompiledStep):
+            def __call__(self, *inputs):
+                return super().__call__(*inputs) if next(done, None) else die()
+
+        monkeypatch.setattr(fleet, "CompiledStep", Deadly)
 
     def die():
         monkeypatch.undo()

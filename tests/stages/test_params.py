@@ -24,6 +24,7 @@ PER_TASK = {
     "prompt_tuning": PROMPT,  # 76,800
     "shared_prompt": PROMPT,
     "spot": PROMPT,
+    "spot_weighted": PROMPT,
     "mpt_no_distillation": PROMPT + FACTORS,
     "mpt": PROMPT + FACTORS,  # 77,668
     "mpt_multi": PROMPT / 8 + FACTORS,  # 10,468
