@@ -46,7 +46,7 @@ class Listed:
 
 def listed():
     fields: dict[str, dict[str, str]] = {}
-    text = (SHIPPED / "methods.gin").read_text()
+    text = re.sub(r"#.*", "", (SHIPPED / "methods.gin").read_text())
     for scope, field, value in re.findall(r"^(\w+)/adapt\.Variant\.(\w+) = (\S+)", text, re.M):
         fields.setdefault(scope, {})[field] = value.strip('"')
     return [

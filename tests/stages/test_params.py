@@ -87,7 +87,8 @@ def test_numbers_per_task_on_t5_base(capsys):
 
 
 def test_other_sizes_and_settings(capsys, tiny_backbone):
-    found = counted(capsys, "t5-small", "t5-large", "embedded", str(tiny_backbone))
+    models = ("t5-small", "t5-large", "embedded", str(tiny_backbone))
+    found = counted(capsys, *models, "--gin.ULPT_RANK=4")  # below the tiny width
     assert found["t5-small"]["mpt"]["per_task"] == 51_812
     assert found["t5-large"]["mpt"]["per_task"] == 103_524
     assert found["t5-large"]["bitfit"]["per_task"] == 695_652 + 28
