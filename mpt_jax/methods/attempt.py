@@ -60,28 +60,30 @@ class Attempt(PromptMethod):
 
     @property
     def settings(self) -> dict[str, Any]:
-        return {"temperature": self._temperature, "mask_padding": self.mask_padding}
+        return {
+            "temperature": self._temperature, "mask_padding": self.mask_padding,
+            "train_norm": self.train_norm,
+        }  # fmt: skip
 
     def start(
         self,
         m: int,
         rng: PRNGKeyArray,
         prompts: Float[Array | np.ndarray, "*N p D"],
-        sources: Float[Array | np.ndarray, "S _ D"] | None = None,
+        sources: Sequence[Float[Array | np.ndarray, "_ D"]] = (),
     ) -> dict[str, Array]:
         """Member ``m`` whose tasks start from a prompt [p, D], or one for each [K, p, D].
 
         Args:
           rng: of the attention's weights, uniform within 1/sqrt(inputs) as torch's linear layers.
-          sources: the frozen prompts; none leaves the attention with the task's own prompt.
+          sources: the S frozen prompts; none leaves the attention with the task's own prompt.
         """
         padded = self.pad_slots(m, jnp.asarray(prompts), "the prompt to start from")
-        given = jnp.zeros((0, *padded.shape[-2:])) if sources is None else jnp.asarray(sources)
-        frozen = given if sources is None else self.pad_slots(m, given, "a source prompt")
+        frozen = [self.pad_slots(m, jnp.asarray(prompt), "a source prompt") for prompt in sources]
         down_key, up_key = jax.random.split(rng)
         return {
             "prompt": jnp.broadcast_to(padded, (self.tasks, self.length, self.width)),
-            "sources": frozen,
+            "sources": jnp.asarray(frozen, jnp.float32).reshape(-1, self.length, self.width),
             "down": _uniform(down_key, (self.width, self.rank)),
             "up": _uniform(up_key, (self.rank, self.width)),
             "norm_scale": jnp.ones((self.width,), jnp.float32),

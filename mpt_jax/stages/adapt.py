@@ -55,8 +55,9 @@ class Variant:
             (the shared prompt with the mean task factors, the paper's start), "best_source" (the
             teacher with the lowest loss on the training examples, SPoT), "similar_source" (the teacher
             most similar to a prompt trained on the target before), "weighted_sources" (the mean of all
-            teachers, weighted by that similarity or, without such a prompt, by trial), or "backbone"
-            (for methods that change the network: what computes the same as the backbone).
+            teachers, weighted by that similarity or, without such a prompt, by trial), "sources" (the
+            best source, with all teachers frozen beside it, ATTEMPT), or "backbone" (for methods that
+            change the network: what computes the same as the backbone).
         source: the distilled variant that "shared" and "distilled" start from.
         learning_rate: of the plain or the shared prompt, or of what a method has instead; 0 keeps
             it frozen.
@@ -198,7 +199,7 @@ def run(
         variants: methods to compare.
         methods: names of the variants that are trained, or one name; all if None.
         distilled: a run of distill; needed by the starts "shared" and "distilled".
-        teachers: a run of teach; needed by the starts "best_source", "similar_source" and
+        teachers: a run of teach; needed by the starts "best_source", "sources", "similar_source" and
             "weighted_sources".
         target_prompts: a finished run of adapt with the variant "prompt_tuning" on the same tasks, shots
             and seeds; needed by the start "similar_source", used by "weighted_sources".

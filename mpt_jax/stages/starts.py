@@ -74,7 +74,7 @@ def _best_source(method: Any, m: int, point: Point) -> Any:
 
 def _sources(method: Any, m: int, point: Point) -> Any:
     """All teachers stay beside a prompt that starts from the best (ATTEMPT starts from MNLI's)."""
-    every = np.stack(list(point.teachers.values()))
+    every = list(point.teachers.values())
     return method.start(m, point.rng, point.teachers[point.best], every)
 
 

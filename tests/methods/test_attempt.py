@@ -122,12 +122,12 @@ def test_padding_changes_nothing_unless_it_is_pooled(method, params):
 
 def test_a_start_from_sources(method):
     sources = jnp.asarray(np.random.default_rng(3).normal(size=(S, P, D)), jnp.float32)
-    start = method.start(1, jax.random.key(0), sources[1], sources)
+    start = method.start(1, jax.random.key(0), sources[1], list(sources))
     np.testing.assert_array_equal(start["prompt"], np.stack([sources[1]] * 2))
     np.testing.assert_array_equal(start["sources"], sources)
     assert np.abs(start["down"]).max() <= 1 / np.sqrt(D) and np.abs(start["up"]).max() <= 0.5
     with pytest.raises(UserError, match="source prompt has the shape"):
-        method.start(1, jax.random.key(0), sources[1], sources[:, :2])
+        method.start(1, jax.random.key(0), sources[1], [sources[0], sources[1, :2]])
 
 
 def test_counts_of_the_published_sizes():
@@ -161,3 +161,31 @@ def test_a_file_holds_all_that_is_needed(method, params, tmp_path):
     np.testing.assert_allclose(got, by_hand(params, 1, 1, [7, 2]), rtol=1e-4, atol=1e-5)
     with pytest.raises(UserError, match="depends on the input"):
         file.prompt()
+
+
+def test_members_learn_in_one_batch_what_they_learn_alone(method, params):
+    """Whatever becomes of the other one: NaN does not reach a neighbour either."""
+    weights = jnp.asarray(np.random.default_rng(4).normal(size=(4, 9, D)), jnp.float32)
+
+    def gradients(method, params, rows, jobs):
+        bank = Bank((method,), V)
+        ids = rows_of(bank, jobs, 9)
+
+        def loss(p):
+            values = embedded(bank, {"attempt": p}, ids) * weights[jnp.asarray(rows)]
+            return jnp.sum(jnp.sum(values, axis=(1, 2)))
+
+        return jax.grad(loss)(params)
+
+    together = gradients(method, params, range(4), JOBS)
+    single = Attempt(members=1, tasks=2, length=P, width=D, rank=H, temperature=1.5)
+    for m in (0, 1):
+        rows = [row for row, job in enumerate(JOBS) if job[0] == m]
+        own = {name: array[m : m + 1] for name, array in params.items()}
+        alone = gradients(single, own, rows, [(0, *JOBS[row][1:]) for row in rows])
+        for name in params:
+            np.testing.assert_allclose(together[name][m], alone[name][0], rtol=1e-5, atol=1e-6)
+    broken = {name: array.at[1].set(jnp.nan) for name, array in params.items()}
+    beside = gradients(method, broken, range(4), JOBS)
+    for name in params:
+        np.testing.assert_array_equal(beside[name][0], together[name][0])

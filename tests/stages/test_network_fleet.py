@@ -9,7 +9,7 @@ import pytest
 from mpt_jax.cli import main
 from mpt_jax.methods.network_method import NetworkMethod
 from mpt_jax.methods.registry import METHODS
-from mpt_jax.stages.paper_runs import Run, step_of
+from mpt_jax.stages.command_runs import Run, step_of
 from mpt_jax.training import checkpoints
 from mpt_jax.training.metrics_writer import read_rows
 
@@ -127,6 +127,19 @@ def test_several_members_are_not_packed_nor_unevenly_accumulated(toy, whole_job,
         assert words in re.sub(r"\s+", " ", captured.err)
         assert "step 0" not in captured.err
         assert not (tmp_path / "run" / "checkpoints").exists()
+
+
+def test_prompts_that_depend_on_the_row_are_not_packed(toy, whole_job, tmp_path, capsys):
+    """Nor the plain prompts beside them: they share a batch."""
+    settings = {
+        "METHOD": ("prompt_tuning", "attempt"), "TEACHER_DIR": str(whole_job / "teach"),
+        "SOURCE_DIR": None, "fleet.Training.packed_lengths": (32, 16),
+    }  # fmt: skip
+    assert toy.run("adapt", tmp_path / "run", "--dry_run", **settings) == 1
+    error = re.sub(r"\s+", " ", capsys.readouterr().err)
+    assert "the prompts of attempt depend on the whole row" in error
+    settings["METHOD"] = "prompt_tuning"
+    assert toy.run("adapt", tmp_path / "run", "--dry_run", **settings) == 0
 
 
 @pytest.mark.parametrize("kind", KINDS)
