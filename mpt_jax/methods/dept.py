@@ -6,7 +6,7 @@ it, so that a task has as many numbers as in prompt tuning, and rows are shorter
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -98,10 +98,9 @@ class DePT(PromptMethod):
         initialiser: Initialiser,
         embeddings: Embeddings,
     ) -> dict[str, Array]:
-        offset_key, *keys = jax.random.split(rng, self.tasks + 1)
-        length = self.member_length(m)
-        prompts = jnp.stack([initialiser(key, embeddings, length) for key in keys])
-        return self.start(m, offset_key, prompts)
+        keys = jax.random.split(rng, self.tasks + 1)
+        prompts = self.draw_prompts(m, keys[1:], initialiser, embeddings)
+        return self.start(m, keys[0], prompts)
 
     def read(self, params: Params, rows: Int[Array, "*N"]) -> Float[Array, "*N D"]:
         flat = jnp.asarray(params["prompt"]).reshape(self.rows, self.width)
@@ -125,11 +124,6 @@ class DePT(PromptMethod):
     @staticmethod
     def cut(member_params: Params, length: int) -> dict[str, Array | np.ndarray]:
         return {**member_params, "prompt": member_params["prompt"][:, :length]}
-
-    @staticmethod
-    def take(member_params: Params, tasks: Sequence[int]) -> dict[str, np.ndarray]:
-        rows = np.array(tasks, np.int32)
-        return {name: np.asarray(array)[rows] for name, array in member_params.items()}
 
     @staticmethod
     def sizes(shapes: Mapping[str, tuple[int, ...]]) -> Sizes | None:

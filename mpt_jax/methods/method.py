@@ -53,6 +53,8 @@ class Method(abc.ABC):
     kind: ClassVar[str]  # what a file and a configuration call the method
     starts: ClassVar[tuple[str, ...]]  # where it can start from, see stages/starts.py
     has_factors: ClassVar[bool] = False  # whether some parameters have the role "factors"
+    is_matrix: ClassVar[bool] = False  # whether a finished task is one prompt [P, D], and all of it
+    packs: ClassVar[bool] = True  # whether a row may hold several examples of a member
 
     def __post_init__(self) -> None:
         self.check_positive("members", "tasks")

@@ -112,7 +112,7 @@ class PromptFile:
     @property
     def is_matrix(self) -> bool:
         """Whether every task's prompt finishes into one matrix, see :meth:`prompt`."""
-        return getattr(method_named(self.metadata.kind), "is_matrix", False)
+        return method_named(self.metadata.kind).is_matrix
 
     def method(self, members: int = 1, config: T5Config | None = None) -> Method:
         """The method that reads ``arrays``, for so many members.

@@ -6,14 +6,14 @@ virtual tokens of a batch name.
 """
 
 import abc
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int, PRNGKeyArray
+from jaxtyping import Array, Float, Int, Key, PRNGKeyArray
 
 from mpt_jax.errors import UserError
 from mpt_jax.methods.method import Method, Params, member, stack_members
@@ -59,8 +59,6 @@ class PromptMethod(Method):
     )  # fmt: skip
     # Whether a finished prompt is one matrix, whatever the input: such prompts can be exported.
     is_matrix: ClassVar[bool] = True
-    # Whether rows may hold several examples.
-    packs: ClassVar[bool] = True
     # Whether text positions are changed too (offset_words).
     moves_words: ClassVar[bool] = False
 
@@ -139,6 +137,23 @@ class PromptMethod(Method):
         """One member's parameters with the first ``length`` slots of every prompt."""
 
     # What follows from it.
+
+    @staticmethod
+    def take(member_params: Params, tasks: Sequence[int]) -> dict[str, np.ndarray]:
+        """Where the tasks share nothing: the first axis of every array counts them."""
+        rows = np.array(tasks, np.int32)
+        return {name: np.asarray(array)[rows] for name, array in member_params.items()}
+
+    def draw_prompts(
+        self,
+        m: int,
+        keys: Key[Array, "K"],
+        initialiser: Initialiser,
+        embeddings: Embeddings,
+    ) -> Float[Array, "K p D"]:
+        """A prompt of member ``m``'s own length for each of K keys."""
+        length = self.member_length(m)
+        return jnp.stack([initialiser(key, embeddings, length) for key in keys])
 
     def member_length(self, m: int) -> int:
         """Slots that the prompts of member ``m`` use."""

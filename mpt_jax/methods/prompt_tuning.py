@@ -4,7 +4,7 @@ SPoT (Vu et al. 2022) is the same method started from a trained source prompt: c
 ``methods/spot.py`` and pass it to :meth:`PromptTuning.start`.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -45,9 +45,7 @@ class PromptTuning(PromptMethod):
         embeddings: Embeddings,
     ) -> dict[str, Array]:
         keys = jax.random.split(rng, self.tasks)
-        length = self.member_length(m)
-        prompts = jnp.stack([initialiser(key, embeddings, length) for key in keys])
-        return self.start(m, rng, prompts)
+        return self.start(m, rng, self.draw_prompts(m, keys, initialiser, embeddings))
 
     def read(self, params: Params, rows: Int[Array, "*N"]) -> Float[Array, "*N D"]:
         # One gather along a flat first axis: its gradient is one scatter-add of whole rows.
@@ -60,10 +58,6 @@ class PromptTuning(PromptMethod):
     @staticmethod
     def cut(member_params: Params, length: int) -> dict[str, Array | np.ndarray]:
         return {"prompt": member_params["prompt"][:, :length]}
-
-    @staticmethod
-    def take(member_params: Params, tasks: Sequence[int]) -> dict[str, np.ndarray]:
-        return {"prompt": np.asarray(member_params["prompt"])[list(tasks)]}
 
     @staticmethod
     def sizes(shapes: Mapping[str, tuple[int, ...]]) -> Sizes | None:

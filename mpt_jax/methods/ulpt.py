@@ -7,7 +7,7 @@ only the seed is stored.
 
 import functools
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -91,9 +91,7 @@ class ULPT(PromptMethod):
     ) -> dict[str, Array]:
         """Started near ``initialiser``'s prompts. The paper's own start of Z is not known to us."""
         keys = jax.random.split(rng, self.tasks)
-        length = self.member_length(m)
-        prompts = jnp.stack([initialiser(key, embeddings, length) for key in keys])
-        return self.start(m, rng, prompts)
+        return self.start(m, rng, self.draw_prompts(m, keys, initialiser, embeddings))
 
     def read(self, params: Params, rows: Int[Array, "*N"]) -> Float[Array, "*N D"]:
         prompt = rows // self.length
@@ -111,11 +109,6 @@ class ULPT(PromptMethod):
     @staticmethod
     def cut(member_params: Params, length: int) -> dict[str, Array | np.ndarray]:
         return {**member_params, "z": member_params["z"][:, :length]}
-
-    @staticmethod
-    def take(member_params: Params, tasks: Sequence[int]) -> dict[str, np.ndarray]:
-        rows = np.array(tasks, np.int32)
-        return {name: np.asarray(array)[rows] for name, array in member_params.items()}
 
     @staticmethod
     def sizes(shapes: Mapping[str, tuple[int, ...]]) -> Sizes | None:

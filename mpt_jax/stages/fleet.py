@@ -290,7 +290,7 @@ def check_batch(bank: AnyBank, training: Training, backbone: Backbone) -> None:
             f"A batch has {rows} rows ({training.rows_per_member} for each member), which do not "
             f"divide over {devices} devices. Choose a BATCH_SIZE that makes them divide."
         )
-    alone = [m.name for m in bank.methods if not getattr(m, "packs", True)]
+    alone = [method.name for method in bank.methods if not method.packs]
     if training.packed_lengths is not None and alone:
         raise UserError(
             f"Packed rows hold several examples, but the prompts of {', '.join(alone)} depend on the "

@@ -144,7 +144,8 @@ def _table(model: Model, tasks: int, length: int) -> Table:
         ["variant", "method", f"trained for {for_all}", "a task", "of the backbone", "in a file",
          "bytes of a file"],
         "Of the backbone: a task's share. A file has a header of some hundred bytes besides, and holds what "
-        "stays frozen too, unless it refers to another file.",
+        "stays frozen too, unless it refers to another file. ATTEMPT's hold P x D numbers more for each "
+        "source prompt; how many there are is not known here.",
         text_columns=2,
     )  # fmt: skip
     for row in model.rows:
