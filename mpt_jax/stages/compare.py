@@ -24,12 +24,12 @@ from mpt_jax.reporting.layout import Table
 from mpt_jax.reporting.results import Results
 from mpt_jax.reporting.styles import label
 from mpt_jax.stages import compare_results
-from mpt_jax.stages.adapt import Variant, build_method
 from mpt_jax.stages.backbone import BackboneSource
 from mpt_jax.stages.command_runs import DONE, Run, run_all, state_of, state_text
 from mpt_jax.stages.compare_runs import Plan
 from mpt_jax.stages.compare_setup import Setup
 from mpt_jax.stages.data import Data
+from mpt_jax.stages.variants import Variant, build_method
 
 Launch = Callable[[Sequence[str]], object]
 

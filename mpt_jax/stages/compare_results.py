@@ -11,10 +11,10 @@ from mpt_jax.errors import UserError
 from mpt_jax.reporting.comparison.records import Candidate, Comparison, MethodRecord
 from mpt_jax.reporting.results import Results
 from mpt_jax.run_directory import read_run
-from mpt_jax.stages.adapt import Variant, rate_grid
 from mpt_jax.stages.command_runs import DONE, Run, state_of
 from mpt_jax.stages.compare_runs import Plan
 from mpt_jax.stages.prompts import FOLDER
+from mpt_jax.stages.variants import Variant, rate_grid
 
 
 def candidates_of(plan: Plan, variant: Variant) -> list[tuple[Variant, float | None]]:

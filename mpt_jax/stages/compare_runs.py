@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from mpt_jax.errors import unknown_name
-from mpt_jax.stages.adapt import Variant
 from mpt_jax.stages.command_runs import Run, fields, texts
 from mpt_jax.stages.compare_setup import Setup
 from mpt_jax.stages.starts import FROM_DISTILLED, FROM_TEACHERS
+from mpt_jax.stages.variants import Variant
 
 Expand = Callable[[str], tuple[str, ...]]  # a task or mixture -> its tasks
 

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 
 from mpt_jax.errors import UserError, unknown_name
 from mpt_jax.stages import distill
-from mpt_jax.stages.adapt import Variant
+from mpt_jax.stages.variants import Variant
 
 
 @dataclasses.dataclass(frozen=True)

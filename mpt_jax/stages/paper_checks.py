@@ -24,12 +24,12 @@ from mpt_jax.reporting.paper.published import (
     published_table,
     task_facts,
 )
-from mpt_jax.stages.adapt import Variant, build_method
 from mpt_jax.stages.backbone import EMBEDDED, EMBEDDED_FOLDER, BackboneSource
 from mpt_jax.stages.command_runs import Run
 from mpt_jax.stages.data import Data
 from mpt_jax.stages.paper_runs import Plan
 from mpt_jax.stages.paper_table import Size, Table
+from mpt_jax.stages.variants import Variant, build_method
 
 GLUE_TASKS, PRINTED_WIDTH = 8, 768  # what the printed counts are of: T5-Base
 

@@ -17,10 +17,10 @@ from typing import Any
 
 from mpt_jax.data.tasks import MIXING_CAP
 from mpt_jax.errors import UserError
-from mpt_jax.stages.adapt import Variant
 from mpt_jax.stages.command_runs import DONE, Run, fields, state_of, texts
 from mpt_jax.stages.paper_table import Size, Table
 from mpt_jax.stages.starts import FROM_DISTILLED, FROM_TEACHERS
+from mpt_jax.stages.variants import Variant
 
 EVALUATIONS = 10  # at least so many in a run, since the best step is chosen among them
 

@@ -7,9 +7,9 @@ from typing import NamedTuple
 
 from mpt_jax.errors import UserError, unknown_name
 from mpt_jax.reporting.paper.published import task_facts
-from mpt_jax.stages.adapt import Variant
 from mpt_jax.stages.distill import Variant as DistilledVariant
 from mpt_jax.stages.starts import FROM_DISTILLED
+from mpt_jax.stages.variants import Variant
 
 
 class Column(NamedTuple):

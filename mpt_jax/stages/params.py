@@ -21,8 +21,8 @@ from mpt_jax.models.formats.weights import parameter_shapes
 from mpt_jax.models.t5_config import T5Config
 from mpt_jax.models.t5_sizes import SIZES, size_named
 from mpt_jax.reporting.layout import Table
-from mpt_jax.stages.adapt import Variant, build_method, chosen_variants
 from mpt_jax.stages.backbone import EMBEDDED, BackboneSource
+from mpt_jax.stages.variants import Variant, build_method, chosen_variants
 
 BYTES = 4  # of a number in a file: fp32
 

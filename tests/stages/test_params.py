@@ -14,7 +14,7 @@ from mpt_jax.methods.prompt_method import PromptMethod
 from mpt_jax.methods.registry import METHODS
 from mpt_jax.models.t5_sizes import size_named
 from mpt_jax.stages import params
-from mpt_jax.stages.adapt import build_method
+from mpt_jax.stages.variants import build_method
 
 # Variant -> numbers per task on T5-Base, P = 100, 8 tasks. A variant of methods.gin that is not here fails.
 PROMPT = 100 * 768
