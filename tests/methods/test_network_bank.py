@@ -13,7 +13,7 @@ from mpt_jax import partitioning
 from mpt_jax.errors import UserError
 from mpt_jax.methods.method import member
 from mpt_jax.methods.network_bank import NetworkBank
-from mpt_jax.methods.network_method import NetworkMethod, linear_layers, norms
+from mpt_jax.methods.network_method import NetworkMethod, linear_layers, norms, residual_sums
 from mpt_jax.methods.registry import METHODS
 from mpt_jax.models import t5
 from mpt_jax.models.decoding import greedy_decode, start_decoding
@@ -215,7 +215,8 @@ def test_edits_see_every_layer_once_with_its_own_path(version):
     with edited(Edits({}, Watch())):
         forward(t5.Transformer(config), backbone, rows_of(make_batch(), 0))
     expected = [(path, *widths) for path, widths in linear_layers(config).items()]
-    expected += [(path, config.emb_dim, config.emb_dim) for path in norms(config)]
+    same_width = (*norms(config), *residual_sums(config))
+    expected += [(path, config.emb_dim, config.emb_dim) for path in same_width]
     expected += [(LOGITS, config.emb_dim, V)]
     assert sorted(seen) == sorted(expected)
     stored = set(flatten_dict(backbone, sep="/"))
