@@ -38,7 +38,7 @@ class Row:
         per_task: the same for one of them.
         share: of the backbone's numbers, per task; 0.01 is one per cent.
         files: prompt files, one for each member.
-        file_numbers: numbers in each of them.
+        file_numbers: numbers in each of them, without ATTEMPT's source prompts.
         file_bytes: of these numbers; the file has a header besides.
     """
 
@@ -141,16 +141,14 @@ def _table(model: Model, tasks: int, length: int) -> Table:
     for_all = f"{tasks} task" + ("s" if tasks > 1 else "")
     table = Table(
         f"{model.model}: {model.parameters:,} parameters; {for_all}, P = {length}",
-        ["variant", "method", f"trained for {for_all}", "a task", "of the backbone", "in a file",
-         "bytes of a file"],
-        "Of the backbone: a task's share. A file has a header of some hundred bytes besides, and holds what "
-        "stays frozen too, unless it refers to another file. ATTEMPT's hold P x D numbers more for each "
-        "source prompt; how many there are is not known here.",
-        text_columns=2,
-    )  # fmt: skip
+        ["variant", f"for {for_all}", "a task", "share", "bytes of a file"],
+        "Trained numbers; share: a task's, of the backbone's. A file has a header of some hundred bytes "
+        "besides, and holds what stays frozen too, unless it refers to another file. ATTEMPT's hold P x D "
+        "numbers more for each source prompt; how many there are is not known here.",
+    )
     for row in model.rows:
         table.add(
-            row.variant, row.method, f"{row.trainable:,}", f"{row.per_task:,.0f}",
-            f"{row.share:.4%}", f"{row.file_numbers:,}", f"{row.file_bytes:,}",
+            row.variant, f"{row.trainable:,}", f"{row.per_task:,.0f}", f"{row.share:.4%}",
+            f"{row.file_bytes:,}",
         )  # fmt: skip
     return table
