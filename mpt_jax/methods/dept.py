@@ -98,7 +98,7 @@ class DePT(PromptMethod):
         initialiser: Initialiser,
         embeddings: Embeddings,
     ) -> dict[str, Array]:
-        keys = jax.random.split(rng, self.tasks + 1)
+        keys = list(jax.random.split(rng, self.tasks + 1))
         prompts = self.draw_prompts(m, keys[1:], initialiser, embeddings)
         return self.start(m, keys[0], prompts)
 

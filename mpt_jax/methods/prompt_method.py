@@ -13,7 +13,7 @@ from typing import Any, ClassVar, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int, Key, PRNGKeyArray
+from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from mpt_jax.errors import UserError
 from mpt_jax.methods.method import Method, Params, member, stack_members
@@ -147,7 +147,7 @@ class PromptMethod(Method):
     def draw_prompts(
         self,
         m: int,
-        keys: Key[Array, "K"],
+        keys: Sequence[PRNGKeyArray],
         initialiser: Initialiser,
         embeddings: Embeddings,
     ) -> Float[Array, "K p D"]:

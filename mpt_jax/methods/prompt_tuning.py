@@ -44,7 +44,7 @@ class PromptTuning(PromptMethod):
         initialiser: Initialiser,
         embeddings: Embeddings,
     ) -> dict[str, Array]:
-        keys = jax.random.split(rng, self.tasks)
+        keys = list(jax.random.split(rng, self.tasks))
         return self.start(m, rng, self.draw_prompts(m, keys, initialiser, embeddings))
 
     def read(self, params: Params, rows: Int[Array, "*N"]) -> Float[Array, "*N D"]:

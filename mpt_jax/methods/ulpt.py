@@ -90,7 +90,7 @@ class ULPT(PromptMethod):
         embeddings: Embeddings,
     ) -> dict[str, Array]:
         """Started near ``initialiser``'s prompts. The paper's own start of Z is not known to us."""
-        keys = jax.random.split(rng, self.tasks)
+        keys = list(jax.random.split(rng, self.tasks))
         return self.start(m, rng, self.draw_prompts(m, keys, initialiser, embeddings))
 
     def read(self, params: Params, rows: Int[Array, "*N"]) -> Float[Array, "*N D"]:
