@@ -106,7 +106,7 @@ prepare() {
 # What is noted in /dev/shm is gone after a reboot.
 start() {
     local mpt
-    mpt="~/mpt_env/bin/mpt $(quoted "${words[@]}" "${several[@]}")"
+    mpt="\$HOME/mpt_env/bin/mpt $(quoted "${words[@]}" "${several[@]}")"
     on_hosts "cd $folder && mkdir -p $name-logs && rm -f /dev/shm/mpt.exit && {
         setsid nohup bash -c $(quoted "$mpt; echo \$? >/dev/shm/mpt.exit") >>$name-logs/\$(hostname).log 2>&1 </dev/null &
         echo \$! >/dev/shm/mpt.pid; }"
@@ -114,6 +114,7 @@ start() {
 
 # One line a host: its exit code, "running", or "lost" where mpt is gone without one.
 poll() {
+    # shellcheck disable=SC2016
     on_hosts 'if test -e /dev/shm/mpt.exit; then code=$(cat /dev/shm/mpt.exit)
         elif kill -0 "$(cat /dev/shm/mpt.pid 2>/dev/null)" 2>/dev/null; then code=running; else code=lost; fi
         echo "mpt-on-host $code"'

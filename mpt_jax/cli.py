@@ -83,8 +83,8 @@ PROCESS_FLAGS: dict[str, tuple[type, str]] = {
     "process_index": (int, "which of them this is; the first, 0, writes the results"),
 }
 
-# Well under a minute until nobody waits for a dead process. JAX sends its heartbeats from a thread of its own,
-# so that compiling or loading does not delay them.
+# Until nobody waits for a dead process. JAX sends heartbeats from a thread of its own, so that compiling or
+# loading does not delay them.
 SECONDS_TO_MISS_A_PROCESS = 30
 
 USAGE = "usage: mpt COMMAND [--gin_file=FILE ...] [--gin.NAME=VALUE ...] [--model_dir=DIR] [flags]"
@@ -110,11 +110,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         with _plain_warnings():
             return _dispatch(arguments)
     except UserError as error:
-        message = str(error).partition("\n  In call to configurable ")[0]  # gin's, of no use here
-        print(f"mpt: error: {message}", file=sys.stderr)
+        print(f"mpt: error: {_message(error)}", file=sys.stderr)
         return _failed(1)
     except Stopped as stopped:
-        print(f"mpt: {stopped}", file=sys.stderr)
+        print(f"mpt: {_message(stopped)}", file=sys.stderr)
         return stopped.exit_code
     except Exception as error:
         if not _one_of_several() or _may_be_of_another_process(error):
@@ -141,6 +140,12 @@ def _plain_warnings() -> Iterator[None]:
         yield
     finally:
         warnings.formatwarning = before
+
+
+def _message(error: Exception) -> str:
+    return str(error).partition("\n  In call to configurable ")[
+        0
+    ]  # what gin adds is of no use here
 
 
 def _help_text() -> str:
