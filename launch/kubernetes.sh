@@ -140,12 +140,13 @@ END
 }
 # A pod that only holds the claim while kubectl copies into it.
 stage() {
-    local pod=$name-stage volume mount
+    local pod=$name-stage volume mount container
     volume="{\"name\": \"work\", \"persistentVolumeClaim\": {\"claimName\": $(json "$claim")}}"
     mount="{\"name\": \"work\", \"mountPath\": $(json "$folder")}"
-    "${kubectl[@]}" run "$pod" --image="${option[image]}" --restart=Never --overrides="{\"apiVersion\": \"v1\",
-        \"spec\": {\"volumes\": [$volume], \"containers\": [{\"name\": \"$pod\", \"image\": $(json "${option[image]}"),
-        \"command\": [\"sleep\", \"3600\"], \"volumeMounts\": [$mount]}]}}"
+    container="{\"name\": \"$pod\", \"image\": $(json "${option[image]}"), \"command\": [\"sleep\", \"3600\"],"
+    container+=" \"volumeMounts\": [$mount]}"
+    "${kubectl[@]}" run "$pod" --image="${option[image]}" --restart=Never \
+        --overrides="{\"apiVersion\": \"v1\", \"spec\": {\"volumes\": [$volume], \"containers\": [$container]}}"
     "${kubectl[@]}" wait --for=condition=Ready --timeout=10m "pod/$pod"
     "${kubectl[@]}" cp "${option[stage]}/." "$pod:$folder"
     "${kubectl[@]}" delete pod "$pod" --wait=false
@@ -167,8 +168,11 @@ follow() {
 
 kubectl=(run kubectl --namespace="${option[namespace]}")
 if [[ ${option[build]} ]]; then
+    local_files=$(mktemp -d)
+    trap 'rm -rf "$local_files"' EXIT
+    build_wheel "$local_files"
     run docker build --file="$repository/launch/Dockerfile" --build-arg=INSTALL="${option[install]}" \
-        --tag="${option[image]}" "$repository"
+        --tag="${option[image]}" "$local_files"
     run docker push "${option[image]}"
 fi
 [[ ${option[stage]} ]] && stage
