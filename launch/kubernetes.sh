@@ -152,15 +152,19 @@ stage() {
     "${kubectl[@]}" delete pod "$pod" --wait=false
 }
 
-# Until the set has ended, whatever its pods print; they are new ones after each restart.
+# Until the set has ended, whatever its pods print. After a restart they are new ones, with other names.
 follow() {
-    local state='' log=$name-logs/mpt.log
+    local state='' pods='' followed='' log=$name-logs/mpt.log
+    local of=(--selector="jobset.sigs.k8s.io/jobset-name=$name")
     mkdir -p "$name-logs"
     until [[ $state ]]; do
-        "${kubectl[@]}" logs --follow --prefix --selector="jobset.sigs.k8s.io/jobset-name=$name" \
-            --max-log-requests="$processes" >>"$log" 2>&1 || true
+        pods=$("${kubectl[@]}" get pods "${of[@]}" --output=name || true)
+        if [[ $pods && $pods != "$followed" ]] &&
+            "${kubectl[@]}" logs --follow --prefix --tail=-1 "${of[@]}" --max-log-requests="$processes" >>"$log"; then
+            followed=$pods
+        fi
         sleep 10
-        state=$("${kubectl[@]}" get jobset "$name" --output='jsonpath={.status.terminalState}')
+        state=$("${kubectl[@]}" get jobset "$name" --output='jsonpath={.status.terminalState}' || true)
     done
     echo "$name: $state; the log is $log"
     [[ $state == Completed ]]

@@ -3,7 +3,7 @@
 #
 #   launch/slurm.sh --work_dir=DIR [options] -- COMMAND...
 #
-#   --work_dir=DIR        on a file system that all nodes see: environment, logs and staged files; mpt runs in it
+#   --work_dir=DIR        of this run alone, where all nodes see it: environment, logs, staged files; mpt runs in it
 #   --stage=DIR           a folder whose content (gin files, tasks, backbone) is copied into it
 #   --mpt=PATH            an installed mpt to use; without it this checkout is installed into work_dir/env
 #   --python=PATH         what makes that environment (python3.11)

@@ -218,3 +218,28 @@ def test_when_tpu_vms_run_again(answers, code, created, started, tmp_path):
     assert calls.count("mkdir -p teach-logs") == started
     assert not (tmp_path / "answers").read_text()
     assert not (tmp_path / "machines").exists()  # nothing is left running
+
+
+KUBECTL = """
+shift  # the namespace
+case "$1 $2" in
+    "--filename=- ") cat >manifest ;;
+    "get pods") cat pods ;;
+    "logs --follow") cat pods ;;
+    "get jobset") head -1 states; sed -i 1d states; echo restarted >pods ;;
+esac
+"""
+
+
+@pytest.mark.parametrize(("ended", "code"), [("Completed", 0), ("Failed", 1)])
+def test_kubernetes_follows_to_the_end(ended, code, tmp_path):
+    """Two pods one after the other: each is followed once, although the set is asked three times."""
+    stand_in(tmp_path, "kubectl", KUBECTL)
+    stand_in(tmp_path, "sleep", "")
+    (tmp_path / "pods").write_text("first\n")
+    (tmp_path / "states").write_text(f"\n\n{ended}\n")
+    given = GIVEN["kubernetes.sh"]
+    done = launch(tmp_path, "kubernetes.sh", *given, *COMMAND, path=str(tmp_path))
+    assert done.returncode == code, done.stderr
+    assert yaml.safe_load((tmp_path / "manifest").read_text())["kind"] == "JobSet"
+    assert (tmp_path / "teach-logs/mpt.log").read_text() == "first\nrestarted\n"
