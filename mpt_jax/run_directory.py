@@ -167,7 +167,7 @@ def fresh_path(stage: str, parent: str | Path = "mpt_runs") -> Path:
 
 
 def local_path(path: str | Path, what: str) -> Path:
-    """A path that a user gave; else gs://bucket/a would become a folder of that name in the working directory.
+    """A path that a user gave; else gs://bucket/a would become a local folder of that name.
 
     Raises:
       UserError: it is the address of a bucket.
