@@ -20,6 +20,7 @@ import importlib
 import inspect
 import os
 import sys
+import traceback
 import warnings
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -94,6 +95,10 @@ PROCESS_FLAGS: dict[str, tuple[type, str]] = {
     "process_index": (int, "which of them this is; the first, 0, writes the results"),
 }
 
+# Until nobody waits for a dead process. JAX sends heartbeats from a thread of its own, so that compiling or
+# loading does not delay them.
+SECONDS_TO_MISS_A_PROCESS = 30
+
 USAGE = "usage: mpt COMMAND [--gin_file=FILE ...] [--gin.NAME=VALUE ...] [--model_dir=DIR] [flags]"
 
 GIN_HELP = """configuration:
@@ -117,12 +122,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
         with _plain_warnings():
             return _dispatch(arguments)
     except UserError as error:
-        message = str(error).partition("\n  In call to configurable ")[0]  # gin's, of no use here
-        print(f"mpt: error: {message}", file=sys.stderr)
-        return 1
+        print(f"mpt: error: {_message(error)}", file=sys.stderr)
+        return _failed(1)
     except Stopped as stopped:
-        print(f"mpt: {stopped}", file=sys.stderr)
+        print(f"mpt: {_message(stopped)}", file=sys.stderr)
         return stopped.exit_code
+    except Exception as error:
+        if not _one_of_several() or _may_be_of_another_process(error):
+            raise
+        traceback.print_exc()
+        return _failed(1)
 
 
 @contextlib.contextmanager
@@ -143,6 +152,12 @@ def _plain_warnings() -> Iterator[None]:
         yield
     finally:
         warnings.formatwarning = before
+
+
+def _message(error: Exception) -> str:
+    return str(error).partition("\n  In call to configurable ")[
+        0
+    ]  # what gin adds is of no use here
 
 
 def _help_text() -> str:
@@ -239,7 +254,11 @@ def _parser(
 
 
 def _join_processes(given: Mapping[str, Any]) -> None:
-    """Makes this process one of several that run the same command, where a flag says so."""
+    """Makes this process one of several that run the same command, where a flag says so.
+
+    When one of them dies, JAX's coordination service misses its heartbeat and aborts all others (SIGABRT,
+    exit code 134), whatever collective they wait in.
+    """
     if not given:
         return
     import jax
@@ -248,13 +267,44 @@ def _join_processes(given: Mapping[str, Any]) -> None:
         return
     try:
         jax.distributed.initialize(
-            given.get("coordinator_address"), given.get("process_count"), given.get("process_index")
+            given.get("coordinator_address"),
+            given.get("process_count"),
+            given.get("process_index"),
+            heartbeat_timeout_seconds=SECONDS_TO_MISS_A_PROCESS,
+            shutdown_timeout_seconds=SECONDS_TO_MISS_A_PROCESS,
         )
     except (ValueError, RuntimeError) as error:
         raise UserError(
             f"the processes did not find each other ({error}); outside of Slurm and TPU pods give "
             "--coordinator_address, --process_count and --process_index"
         ) from error
+
+
+def _one_of_several() -> bool:
+    jax = sys.modules.get("jax")
+    return jax is not None and jax.distributed.is_initialized() and jax.process_count() > 1
+
+
+def _may_be_of_another_process(error: Exception) -> bool:
+    """Whether a collective may have failed because another process died.
+
+    Then Python's usual exit finds out: JAX waits there for the others, and aborts if one is missing.
+    """
+    import jax
+
+    return isinstance(error, jax.errors.JaxRuntimeError)
+
+
+def _failed(code: int) -> int:
+    """The exit code of a failure; one of several processes ends with it here.
+
+    Python's usual exit would wait for the other processes, which wait for this one in a collective.
+    """
+    if _one_of_several():
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+    return code
 
 
 def _prepare_process() -> None:

@@ -32,10 +32,13 @@ class RunDirectory:
     Args:
       path: MODEL_DIR.
       writes: whether this process writes run.json and config.gin; the methods that do are silent else.
+
+    Raises:
+      UserError: it is the address of a bucket.
     """
 
     def __init__(self, path: str | Path, *, writes: bool = True):
-        self.path = Path(path)
+        self.path = local_path(path, "run directory")
         self.writes = writes
         self.config = self.path / "config.gin"
         self.checkpoints = self.path / "checkpoints"
@@ -161,6 +164,20 @@ def fresh_path(stage: str, parent: str | Path = "mpt_runs") -> Path:
     now = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
     path = Path(parent) / f"{stage}-{now}"
     return path if not path.exists() else _next_name(path)
+
+
+def local_path(path: str | Path, what: str) -> Path:
+    """A path that a user gave; else gs://bucket/a would become a local folder of that name.
+
+    Raises:
+      UserError: it is the address of a bucket.
+    """
+    if re.match(r"\w+:/", str(path)):
+        raise UserError(
+            f"{what} {path} is an address; mpt reads and writes folders: mount the bucket (gcsfuse, "
+            "s3 mounts) and give the folder below the mount"
+        )
+    return Path(path)
 
 
 def write_text(path: str | Path, text: str) -> None:

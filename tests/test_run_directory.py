@@ -141,3 +141,13 @@ def test_fresh_paths_are_new(tmp_path):
 def test_write_text_leaves_nothing_beside(tmp_path):
     write_text(tmp_path / "a.json", json.dumps(1))
     assert [p.name for p in tmp_path.iterdir()] == ["a.json"]
+
+
+@pytest.mark.parametrize("address", ["gs://bucket/run", "s3://bucket", "gs:/bucket/run"])
+def test_an_address_is_no_folder(address, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match="is an address"), open_run(address, "teach"):
+        pass
+    with pytest.raises(UserError, match="is an address"):
+        read_run(address)
+    assert not list(tmp_path.iterdir())

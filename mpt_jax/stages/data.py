@@ -11,6 +11,7 @@ from mpt_jax.data.families import TaskFamily, register_families
 from mpt_jax.data.fill import fill_store
 from mpt_jax.data.splits import examples_for
 from mpt_jax.data.vocabularies import Vocabulary
+from mpt_jax.run_directory import local_path
 
 DEFAULT_MODULES = ("mpt_jax.tasks.embedded",)
 
@@ -46,7 +47,11 @@ class Data:
 
     def open(self, task: str, role: str) -> Examples:
         """The examples of `task` that serve as `role`: "train", "validation" or "test"."""
-        root = default_store_root() if self.store_root is None else Path(self.store_root)
+        root = (
+            default_store_root()
+            if self.store_root is None
+            else local_path(self.store_root, "STORE_DIR")
+        )
         root.mkdir(parents=True, exist_ok=True)
         of_families = {name: rule for f in self.families for name, rule in f.split_rules().items()}
         rule = self.split_rules.get(task, of_families.get(task, "official"))
