@@ -68,10 +68,10 @@ def tree_shardings(
 
 
 def place(tree: Any, shardings: Any) -> Any:
-    """Put a tree of arrays, the same in every process, onto the mesh.
+    """Put a tree of arrays onto the mesh. All processes must call it together.
 
     Args:
-        tree: numpy or JAX arrays.
+        tree: numpy or JAX arrays, the same in every process, or spread over the mesh already.
         shardings: one sharding for all, or a tree of them.
     """
     if isinstance(shardings, jax.sharding.Sharding):
@@ -81,6 +81,8 @@ def place(tree: Any, shardings: Any) -> Any:
     def put(array, sharding):
         if sharding.is_fully_addressable:
             return jax.device_put(array, sharding)
+        if isinstance(array, jax.Array) and not array.is_fully_addressable:
+            return jax.jit(lambda x: x, out_shardings=sharding)(array)
         host = np.asarray(array)
         return jax.make_array_from_callback(host.shape, sharding, lambda index: host[index])
 

@@ -13,6 +13,7 @@ import jax
 import numpy as np
 
 from mpt_jax.errors import Stopped, UserError
+from mpt_jax.partitioning import fetch
 from mpt_jax.training.best import Best, better, finite_members, no_best
 from mpt_jax.training.checkpoints import Checkpoints
 from mpt_jax.training.metrics_writer import MetricsWriter
@@ -285,7 +286,7 @@ class _Run:
         if self.checkpoints is None:
             return
         parts = tuple(self.fleet.parts.items())
-        finite = jax.device_get(finite_members(self.state.params, parts=parts))
+        finite = fetch(finite_members(self.state.params, parts=parts))
         if not finite.all():
             self._diverge(step, np.flatnonzero(~finite).tolist(), {}, "a parameter")
         scored_at, score = self.latest_score
@@ -313,7 +314,7 @@ class _Run:
         return [names[task] for task in np.unique(np.asarray(batch["task_ids"])[mine])]
 
     def _best_or_last(self) -> Best:
-        if np.isneginf(np.asarray(self.best.score)).all():
+        if np.isneginf(fetch(self.best.score)).all():
             return self.best._replace(params=self.state.params)
         return self.best
 

@@ -28,7 +28,9 @@ SCRIPT = textwrap.dedent(
     from mpt_jax.methods.initialisers import sampled_vocabulary
     from mpt_jax.methods.prompt_tuning import PromptTuning
     from mpt_jax.stages.backbone import BackboneSource
-    from mpt_jax.stages.fleet import Member, Training, train_fleet
+    from mpt_jax.stages.design import Design
+    from mpt_jax.stages.fleet import Member, Program, train_fleet
+    from mpt_jax.stages.training import Training
     from mpt_jax.training.objectives import TaskObjective
 
     frozen = BackboneSource(backbone).open()
@@ -40,9 +42,10 @@ SCRIPT = textwrap.dedent(
     before = jax.device_get(start)["prompt"]
     training = Training(steps=3, rows_per_member=8)
     trained = train_fleet(
-        "train", Path(run), frozen, bank, [Member("toy", 0, 0, ("toy_head",), (train,), ())],
-        {method.name: start}, TaskObjective(frozen.network, bank),
-        [(".*", training.group(0.3))], training, lengths,
+        "train", Path(run), frozen,
+        Program(bank, (Member("toy", 0, 0, ("toy_head",), (train,), ()),)), {method.name: start},
+        Design(bank, TaskObjective(frozen.network, bank), [(".*", training.group(0.3))]),
+        training, lengths,
     )
     assert abs(trained.params[method.name]["prompt"] - before).max() > 0.01
     none_loaded("tensorflow", "seqio")

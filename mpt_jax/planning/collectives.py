@@ -1,0 +1,70 @@
+"""What devices send each other in one step."""
+
+from collections.abc import Iterable
+from typing import NamedTuple
+
+from mpt_jax.planning.program_text import CompiledText, Instruction
+
+KINDS = (
+    "all-reduce",
+    "all-gather",
+    "reduce-scatter",
+    "all-to-all",
+    "ragged-all-to-all",
+    "collective-permute",
+    "collective-broadcast",
+)
+
+
+class Collective(NamedTuple):
+    """One collective instruction.
+
+    Attributes:
+        kind: one of KINDS.
+        times: that it runs in a step.
+        sizes: bytes of each array of its result, on one device.
+        shape: of the result, as text.
+    """
+
+    kind: str
+    times: int
+    sizes: tuple[int, ...]
+    shape: str
+
+    @property
+    def bytes(self) -> int:
+        """Of all its results in a step."""
+        return self.times * sum(self.sizes)
+
+
+def collectives(program: CompiledText) -> list[Collective]:
+    """Every collective of a program, loops multiplied out."""
+    return [
+        Collective(kind, times, _results(kind, instruction), instruction.shape)
+        for instruction, times in program.instructions()
+        for kind in KINDS
+        if instruction.kind in (kind, f"{kind}-start")
+    ]
+
+
+class Total(NamedTuple):
+    count: int
+    bytes: int
+
+
+def by_kind(found: Iterable[Collective]) -> dict[str, Total]:
+    """How many of each kind run in a step, and the bytes of their results on one device."""
+    totals: dict[str, Total] = {}
+    for one in found:
+        count, size = totals.get(one.kind, Total(0, 0))
+        totals[one.kind] = Total(count + one.times, size + one.bytes)
+    return totals
+
+
+def _results(kind: str, instruction: Instruction) -> tuple[int, ...]:
+    """Sizes of the results; the "-start" of gathers and permutes shows its operands as well."""
+    sizes = instruction.array_bytes
+    if instruction.kind == f"{kind}-start" and kind in ("all-gather", "collective-permute"):
+        operands = len(instruction.operands)
+        return tuple(sizes[operands : 2 * operands])
+    return tuple(sizes)
