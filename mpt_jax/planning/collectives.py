@@ -38,13 +38,23 @@ class Collective(NamedTuple):
 
 
 def collectives(program: CompiledText) -> list[Collective]:
-    """Every collective of a program, loops multiplied out."""
-    return [
-        Collective(kind, times, _results(kind, instruction), instruction.shape)
-        for instruction, times in program.instructions()
-        for kind in KINDS
-        if instruction.kind in (kind, f"{kind}-start")
-    ]
+    """Every collective of a program, loops multiplied out.
+
+    Raises:
+        ValueError: one is in a loop whose number of rounds the program does not say.
+    """
+    found = []
+    for instruction, times in program.instructions():
+        kind = instruction.kind.removesuffix("-start")
+        if kind not in KINDS:
+            continue
+        if times is None:
+            raise ValueError(
+                f"{instruction.name} runs in a loop that does not count between constants, so nobody "
+                "can say how often."
+            )
+        found.append(Collective(kind, times, _results(kind, instruction), instruction.shape))
+    return found
 
 
 class Total(NamedTuple):

@@ -79,18 +79,22 @@ class CompiledText:
         if not self.entry:
             raise ValueError("the compiled program's text has no ENTRY computation.")
 
-    def instructions(self) -> Iterator[tuple[Instruction, int]]:
-        """Every instruction with the number of times that it runs in one call of the program."""
+    def instructions(self) -> Iterator[tuple[Instruction, int | None]]:
+        """Every instruction with the number of times that it runs in one call of the program.
+
+        None stands for an instruction in a loop that does not count between constants.
+        """
         yield from self._run(self.entry, 1)
 
-    def _run(self, computation: str, times: int) -> Iterator[tuple[Instruction, int]]:
+    def _run(self, computation: str, times: int | None) -> Iterator[tuple[Instruction, int | None]]:
         for instruction in self.computations[computation].values():
             yield instruction, times
             if instruction.kind.endswith(_SKIPPED):
                 continue
             each = times
             if instruction.kind == "while":
-                each *= self.trip_count(computation, instruction)
+                rounds = self.trip_count(computation, instruction)
+                each = None if times is None or rounds is None else times * rounds
             for name in self._called(instruction):
                 yield from self._run(name, each)
 
@@ -100,42 +104,32 @@ class CompiledText:
             names += [name.strip().lstrip("%") for name in group.split(",")]
         return [name for name in names if name in self.computations]
 
-    def trip_count(self, computation: str, loop: Instruction) -> int:
-        """How often a loop of `computation` goes round.
-
-        Raises:
-            ValueError: it is not a loop that counts from one constant to another.
-        """
+    def trip_count(self, computation: str, loop: Instruction) -> int | None:
+        """How often a loop of `computation` goes round; None if that is not written in the program."""
         if known := _KNOWN_COUNT.search(loop.rest):
             return int(known[1])
-        condition = self.computations[_attribute(loop, "condition")]
-        body = self.computations[_attribute(loop, "body")]
-        counter, end = self._comparison(condition, loop)
+        counter, end = self._comparison(self.computations[_attribute(loop, "condition")])
+        if counter is None or end is None:
+            return None
         start = self._constant(self.computations[computation], loop.operands[0], counter)
-        step = self._increment(body, counter)
+        step = self._increment(self.computations[_attribute(loop, "body")], counter)
         if start is None or step is None or step < 1:
-            raise ValueError(f"the loop {loop.name} does not count by constants.")
+            return None
         return max(0, -(-(end - start) // step))
 
-    def _comparison(self, condition: Computation, loop: Instruction) -> tuple[int, int]:
-        """Which element of the loop's state is compared, and the constant that it stays below."""
+    def _comparison(self, condition: Computation) -> tuple[int | None, int | None]:
+        """Which element of a loop's state is compared, and the constant that it stays below."""
         (root,) = [i for i in condition.values() if i.root]
         wanted = [condition[name] for name in root.operands if name in condition]
         constants = [_integer(i) for i in wanted if i.kind == "constant"]
         elements = [i for i in wanted if i.kind == "get-tuple-element"]
-        inner = root
         if root.kind == "fusion":
             called = self.computations[_attribute(root, "calls")]
-            (inner,) = [i for i in called.values() if i.root]
+            (root,) = [i for i in called.values() if i.root]
             constants += [_integer(i) for i in called.values() if i.kind == "constant"]
-        if (
-            inner.kind != "compare"
-            or "direction=LT" not in inner.rest
-            or len(constants) != 1
-            or len(elements) != 1
-            or constants[0] is None
-        ):
-            raise ValueError(f"the loop {loop.name} does not run up to a constant.")
+        below = root.kind == "compare" and "direction=LT" in root.rest
+        if not below or len(constants) != 1 or len(elements) != 1:
+            return None, None
         return _index(elements[0]), constants[0]
 
     def _constant(self, computation: Computation, name: str, index: int) -> int | None:
