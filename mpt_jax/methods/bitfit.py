@@ -40,4 +40,4 @@ class BitFit(NetworkMethod):
         outputs: Float[Array, "B T Out"],
     ) -> Float[Array, "B T Out"]:
         bias = params.get(f"{path}/bias")
-        return outputs if bias is None else outputs + bias.astype(outputs.dtype)
+        return outputs if bias is None else outputs + bias.astype(outputs.dtype)[None, None, :]
