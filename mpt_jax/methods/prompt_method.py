@@ -157,7 +157,7 @@ class PromptMethod(Method):
         key = jax.eval_shape(lambda: jax.random.key(0))
         one = self.of_one()
         own = jax.eval_shape(
-            lambda rng, table: one.init_member(0, rng, lambda _, given, __: given, table),
+            lambda rng, table: one.init_member(0, rng, lambda _, given, __: jnp.asarray(given), table),
             key, embeddings,
         )  # fmt: skip
         return {name: (self.members, *array.shape) for name, array in own.items()}

@@ -1,5 +1,6 @@
 """What devices send each other in one step."""
 
+import dataclasses
 from collections.abc import Iterable
 from typing import NamedTuple
 
@@ -57,17 +58,20 @@ def collectives(program: CompiledText) -> list[Collective]:
     return found
 
 
-class Total(NamedTuple):
+@dataclasses.dataclass(frozen=True)
+class Total:
+    """How many collectives of one kind run in a step, and the bytes of their results on one device."""
+
     count: int
     bytes: int
 
 
 def by_kind(found: Iterable[Collective]) -> dict[str, Total]:
-    """How many of each kind run in a step, and the bytes of their results on one device."""
+    """The totals of each kind that occurs."""
     totals: dict[str, Total] = {}
     for one in found:
-        count, size = totals.get(one.kind, Total(0, 0))
-        totals[one.kind] = Total(count + one.times, size + one.bytes)
+        before = totals.get(one.kind, Total(0, 0))
+        totals[one.kind] = Total(before.count + one.times, before.bytes + one.bytes)
     return totals
 
 

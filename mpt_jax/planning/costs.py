@@ -65,7 +65,7 @@ def step_seconds(work: Work, chip: Chip, data: int, model: int, accumulate: int)
     reads = weight_bytes(config) / model * work.passes * accumulate / (chip.bandwidth or math.inf)
     sent = 0.0
     if model > 1:  # two all-reduces of the activations in each block and pass
-        tokens = shape.inputs * config.num_encoder_layers
+        tokens = 1.0 * shape.inputs * config.num_encoder_layers
         tokens += shape.targets * config.num_decoder_layers * 1.5
         size = np.dtype(np.float16).itemsize if config.dtype == "bfloat16" else 4
         sent = 2 * work.passes * shape.rows / data * tokens * config.emb_dim * size

@@ -90,14 +90,14 @@ def topology_named(name: str) -> Topology:
         return _present(name, jax.devices("cpu")[: int(size)])
     if importlib.util.find_spec("libtpu") is None:
         raise UserError(
-            f"topology {name}: compiling for a TPU without one needs libtpu (137 MB; Linux on x86-64): "
+            f"topology {name}: compiling for a TPU without one needs libtpu (213 MB; Linux on x86-64): "
             "pip install 'mpt_jax[plan]'."
         )
     try:
         found = topologies.get_topology_desc(platform="tpu", topology_name=name)
     except (RuntimeError, ValueError) as error:
         raise UserError(f"topology: libtpu knows no {name!r} ({error}); {FORMS}.") from error
-    devices = list(found.devices)
+    devices: list[Any] = list(found.devices)
     return Topology(name, devices, CHIPS[devices[0].device_kind])
 
 

@@ -129,6 +129,7 @@ def run(
         if session.only_checks([program], training):
             return
         (method,) = design.bank.methods
+        assert isinstance(method, MPT) and isinstance(design.objective, DistillationObjective)
         params = {
             method.name: _start(method, chosen, teacher_prompts, frozen, initialiser, training)
         }

@@ -289,7 +289,7 @@ def _described(
         temporaries=compiled.temporaries if isinstance(compiled, Compiled) else None,
         memory=chip.memory, verdict=verdict,
         useful_flops=work.useful / devices, executed_flops=executed, seconds_at_peak=at_peak,
-        collectives={kind: total._asdict() for kind, total in by_kind(found).items()},
+        collectives={kind: dataclasses.asdict(total) for kind, total in by_kind(found).items()},
         largest_gather=max(
             (max(one.sizes) for one in found if one.kind == "all-gather"), default=0
         ),

@@ -73,6 +73,7 @@ def run(
         if session.only_checks([program], training):
             return
         (method,) = design.bank.methods
+        assert isinstance(method, PromptTuning)
         params = {method.name: _start(method, tasks, frozen, initialiser, training)}
         trained = train_fleet(
             "teach", session.directory, frozen, program, params, design, training,

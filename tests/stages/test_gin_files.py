@@ -31,6 +31,9 @@ COMMANDS = {
     "sweeps/embedded_rates.gin": ("run", ("sweeps/embedded_rates.gin",)),
     "sweeps/embedded_distillation.gin": ("distill", ("sweeps/embedded_distillation.gin",)),
     "pretrain_embedded.gin": ("pretrain", ("pretrain_embedded.gin",)),
+    # Planned in test_plan.py.
+    "models/t5_v1_1_xl.gin": None,
+    "models/t5_v1_1_xxl.gin": None,
     # Run for its answers in test_end_to_end.py; it has nothing to dry-run.
     "runs/infer.gin": None,
     # Run in test_prompt_commands.py.
