@@ -26,7 +26,8 @@ from mpt_jax.planning.topologies import Topology, prepare, topology_named
 from mpt_jax.stages import plan_tables
 from mpt_jax.stages.backbone import EMBEDDED, EMBEDDED_FOLDER, BackboneSource
 from mpt_jax.stages.plan_search import search
-from mpt_jax.stages.planned import Planned, Request, Setting, plan_step
+from mpt_jax.stages.plan_step import plan_step
+from mpt_jax.stages.planned import Planned, Request, Setting
 
 STAGES = ("teach", "distill", "adapt")
 

@@ -6,14 +6,8 @@ from mpt_jax.errors import UserError
 from mpt_jax.models.t5_config import REMAT_POLICIES
 from mpt_jax.planning.costs import weight_bytes
 from mpt_jax.planning.topologies import Topology
-from mpt_jax.stages.planned import (
-    Planned,
-    Request,
-    Setting,
-    estimated_seconds,
-    plan_step,
-    prepare_steps,
-)
+from mpt_jax.stages.plan_step import estimated_seconds, plan_step, prepare_steps
+from mpt_jax.stages.planned import Planned, Request, Setting
 
 MOST_PARTS = 8
 
@@ -32,19 +26,17 @@ def search(request: Request, topology: Topology, model_axis: int | None = None) 
         raise UserError(
             f"{topology.name}: no mesh shape fits: {'; '.join(skipped) or 'nothing divides'}."
         )
-    tried: list[str] = list(skipped)
-    for place, (seconds, setting) in enumerate(candidates):
-        reason = (
-            f"{_words(setting)} is the cheapest that fits (at least {seconds * 1e3:.0f} ms a step)"
-        )
-        plans = plan_step(request, topology, setting, _reason(reason, tried))
+    tried, plans = list(skipped), []
+    for seconds, setting in candidates:
+        least = f"at least {seconds * 1e3:.0f} ms a step"
+        reason = f"{_words(setting)} is the cheapest that fits ({least})"
+        plans = plan_step(request, topology, setting, "; ".join([reason, *tried]))
         wrong = [plan.verdict for plan in plans if not plan.fits]
         if not wrong:
             return plans
         tried.append(f"{_words(setting)} does not fit ({wrong[0]})")
-        last = place == len(candidates) - 1
-    assert last
-    return [dataclasses.replace(plan, reason=_reason("nothing fits", tried)) for plan in plans]
+    reason = "; ".join(["nothing fits", *tried])
+    return [dataclasses.replace(plan, reason=reason) for plan in plans]
 
 
 def _candidates(
@@ -81,7 +73,3 @@ def _candidates(
 def _words(setting: Setting) -> str:
     parts = f", {setting.accumulate} parts" if setting.accumulate > 1 else ""
     return f"data={setting.data} model={setting.model} remat={setting.remat}{parts}"
-
-
-def _reason(chosen: str, tried: list[str]) -> str:
-    return "; ".join([chosen, *tried])
