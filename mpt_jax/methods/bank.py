@@ -168,10 +168,11 @@ class Bank:
         """The reader of a training batch, whose rows lie member by member, as many for each.
 
         Where members are laid out over devices, each reads its own rows' prompts and nothing else,
-        so that no gradient crosses devices.
+        so that no gradient crosses devices. Reading is done again for the gradient: that is cheap, and
+        several fp32 arrays of the input's size would wait for it otherwise.
         """
         if not self.laid_out:
-            return self.reader(params)
+            return jax.checkpoint(self.reader(params))
         self.check(params)
         (method,) = self.methods
         alone = Bank((method.of_one(),), self.vocab_size)
@@ -189,7 +190,7 @@ class Bank:
             )
             return self._along_data(values.reshape(-1, *values.shape[2:]))
 
-        return embed
+        return jax.checkpoint(embed)
 
     def logits(
         self,
