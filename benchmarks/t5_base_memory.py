@@ -100,7 +100,7 @@ def measure_adapting(folder: Path, dtype: str, method: str, rows: int) -> dict:
     from mpt_jax.stages import adapt
     from mpt_jax.stages.backbone import BackboneSource
     from mpt_jax.stages.data import Data
-    from mpt_jax.stages.fleet import Training
+    from mpt_jax.stages.training import Training
 
     register_texts()
     with tempfile.TemporaryDirectory() as work:

@@ -3,13 +3,15 @@
 Nothing heavy is imported here: a command's module is loaded when the command is given. A stage module has
 a plain function `run`, configured by gin, and may have `add_arguments(parser)` for flags of its own, which
 become keyword arguments of `run`, and `gin_files(given)`, which takes those flags out of `given` that stand
-for gin files and returns the files, to be read before all others. `run` takes what it needs of
+for gin files and returns the files, to be read before all others, and `UNNEEDED`, names of macros that may
+stay without a value. `run` takes what it needs of
 
 - `model_dir`: from `--model_dir` or the macro MODEL_DIR;
 - `task_modules`: from `--task_module`, a tuple of files or modules that register seqio tasks;
 - `dry_run`: check and describe everything, train nothing;
 - `config_text`: a function that gives the operative configuration as text;
 - `gin_words`: the gin flags of the command line, to be handed on to other commands;
+- `settings_of`: a function that gives the arguments that the configuration binds for another function;
 - `launch`: a function that runs another command line (without `mpt`) in this process, and raises its errors.
 """
 
@@ -81,6 +83,9 @@ COMMANDS = {
     "compare": Command(
         "mpt_jax.stages.compare",
         "methods compared at an equal budget: searched, trained, tested once, with their costs",
+    ),
+    "plan": Command(
+        "mpt_jax.stages.plan", "what a stage's step needs of devices that need not be here"
     ),
     "tasks": Command("mpt_jax.stages.tasks", "list the registered tasks, with examples"),
     "show": Command(
@@ -202,7 +207,9 @@ def _dispatch(arguments: Sequence[str]) -> int:
     if "launch" in parameters:
         given["launch"] = _dispatch
     flags = dataclasses.replace(flags, bindings=(*bindings, *flags.bindings))
-    configuration.load(flags, module, macros)
+    configuration.load(flags, module, macros, getattr(module, "UNNEEDED", ()))
+    if "settings_of" in parameters:
+        given["settings_of"] = configuration.settings_of
     if "config_text" in parameters:
         given["config_text"] = configuration.operative_text
     configuration.check_arguments(module.run, given)

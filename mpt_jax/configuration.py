@@ -95,7 +95,10 @@ def find_gin_file(name: str, search_paths: Sequence[str] = ()) -> Path:
 
 
 def load(
-    flags: GinFlags, stage: ModuleType, macros: Mapping[str, Any] = MappingProxyType({})
+    flags: GinFlags,
+    stage: ModuleType,
+    macros: Mapping[str, Any] = MappingProxyType({}),
+    unneeded: Collection[str] = (),
 ) -> None:
     """Replaces the process's gin configuration by what the flags say, checks it and locks it.
 
@@ -104,6 +107,7 @@ def load(
       stage: the module whose `run` will be called; bindings may name it by its last part
         (`--gin.teach.run.patience=3`), also where no file imports it.
       macros: values of macros that have flags of their own, bound whether or not a file uses them.
+      unneeded: macros that are None where they would be required.
 
     Raises:
       UserError: unknown file, module, function, parameter or macro (with the nearest names), text that
@@ -122,6 +126,8 @@ def load(
     known_macros = _macros_bound() | set(_macros_used())
     for binding in flags.bindings:
         _bind(binding, stage, known_macros)
+    for name in _missing().intersection(unneeded):
+        gin.parse_config(f"{name} = None")
     _check_required(read)
     _explained("the configuration", gin.finalize)
 
@@ -133,6 +139,11 @@ def configured(function: Callable[..., Any]) -> Callable[..., Any]:
     except ValueError:  # no file and no flag names it: then all of its defaults hold
         with gin.unlock_config():
             return gin.external_configurable(function, module=function.__module__)
+
+
+def settings_of(function: Callable[..., Any]) -> dict[str, Any]:
+    """The arguments that the loaded configuration binds for `function`, as it would be given them."""
+    return gin.get_bindings(configured(function), resolve_references=True)
 
 
 def check_arguments(function: Callable[..., Any], given: Collection[str]) -> None:
@@ -232,16 +243,21 @@ def _bind(binding: str, stage: ModuleType, known_macros: set[str]) -> None:
     gin.config._IMPORTS.intersection_update(different.values())
 
 
-def _check_required(read: Sequence[Path]) -> None:
+def _missing() -> set[str]:
+    """Macros that are asked for and have no value."""
     bound = _macros_bound()
     required = {
         name for name in bound if _is_required(gin.config._CONFIG[(name, "gin.macro")]["value"])
     }
-    missing = sorted(required | (set(_macros_used()) - bound))
+    return required | (set(_macros_used()) - bound)
+
+
+def _check_required(read: Sequence[Path]) -> None:
+    missing = _missing()
     if not missing:
         return
     lines = []
-    for name in missing:
+    for name in sorted(missing):
         pattern = re.compile(rf"^\s*{re.escape(name)}\s*=|%{re.escape(name)}\b", re.MULTILINE)
         files = [str(path) for path in dict.fromkeys(read) if pattern.search(path.read_text())]
         lines.append(f"  {name}, asked for in {', '.join(files)}; give --gin.{name}=VALUE")

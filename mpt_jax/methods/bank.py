@@ -14,12 +14,14 @@ from typing import Any, ClassVar, Protocol, runtime_checkable
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Float, Int, Int32, PRNGKeyArray
 
 from mpt_jax.methods.method import Method, Params
 from mpt_jax.methods.prompt_method import Inputs, PromptMethod
 from mpt_jax.models.forward import Applied, Batch, forward
 from mpt_jax.models.t5 import PAD_ID, Embed, Transformer
+from mpt_jax.partitioning import DATA
 
 BankParams = Mapping[str, Params]
 
@@ -44,6 +46,10 @@ class AnyBank(Protocol):
 
     def virtual_ids(self, method_index: int, m: int, k: int = 0) -> Int32[np.ndarray, "p"]:
         """Virtual token ids that stand before the inputs of task ``k`` of member ``m``."""
+
+    @property
+    def laid_out(self) -> bool:
+        """Whether each device along ``data`` holds the parameters of its own members only."""
 
     def check(self, params: BankParams) -> None:
         """Raise ValueError unless ``params`` holds exactly this bank's methods and members."""
@@ -73,10 +79,14 @@ class Bank:
       methods: in the order of their virtual ids; names differ, widths agree.
       vocab_size: V, the rows of the backbone's embedding table (not of the tokenizer, which may
         have fewer); the first virtual id.
+      mesh: over whose ``data`` axis the members of a training batch are laid out with their rows,
+        where there is one method and they divide. Give none where rows do not lie member by
+        member: in packed batches.
     """
 
     methods: tuple[PromptMethod, ...]
     vocab_size: int
+    mesh: Mesh | None = None
     mixes: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
@@ -111,6 +121,12 @@ class Bank:
     def member_id(self, method_index: int, m: int) -> int:
         """Number of a method's member ``m`` among the members of all methods."""
         return sum(method.members for method in self.methods[:method_index]) + m
+
+    @property
+    def laid_out(self) -> bool:
+        """Whether each device along ``data`` holds the parameters of its own members only."""
+        size = 1 if self.mesh is None else self.mesh.shape[DATA]
+        return size > 1 and len(self.methods) == 1 and self.members % size == 0
 
     def virtual_ids(self, method_index: int, m: int, k: int = 0) -> Int32[np.ndarray, "p"]:
         """Virtual token ids of the prompt of task ``k`` of member ``m``, as many as it has slots."""
@@ -148,6 +164,34 @@ class Bank:
 
         return embed
 
+    def training_reader(self, params: BankParams) -> Embed:
+        """The reader of a training batch, whose rows lie member by member, as many for each.
+
+        Where members are laid out over devices, each reads its own rows' prompts and nothing else,
+        so that no gradient crosses devices. Reading is done again for the gradient: that is cheap, and
+        several fp32 arrays of the input's size would wait for it otherwise.
+        """
+        if not self.laid_out:
+            return jax.checkpoint(self.reader(params))
+        self.check(params)
+        (method,) = self.methods
+        alone = Bank((method.of_one(),), self.vocab_size)
+        rows_of_one = method.tasks * method.length
+
+        def of_one(own: Params, m: Array, ids: Array, words: Array) -> Array:
+            ids = jnp.where(ids >= self.vocab_size, ids - m * rows_of_one, ids)
+            stacked = {name: array[None] for name, array in own.items()}
+            return alone.reader({method.name: stacked})(ids, words)
+
+        def embed(ids: Int[Array, "B T"], words: Float[Array, "B T D"]) -> Float[Array, "B T D"]:
+            members = jnp.arange(self.members, dtype=ids.dtype)
+            values = jax.vmap(of_one)(
+                params[method.name], members, self._by_member(ids), self._by_member(words)
+            )
+            return self._along_data(values.reshape(-1, *values.shape[2:]))
+
+        return jax.checkpoint(embed)
+
     def logits(
         self,
         network: Transformer,
@@ -157,7 +201,7 @@ class Bank:
         rng: PRNGKeyArray | None = None,
     ) -> Float[Array, "B L V"]:
         """Of a training batch. Every token names its own prompt, so all rows go through at once."""
-        return forward(network, backbone, batch, self.reader(params), rng=rng)[0]
+        return forward(network, backbone, batch, self.training_reader(params), rng=rng)[0]
 
     def select(self, params: BankParams, m: int) -> BankParams:
         """All of them: the rows' virtual tokens name their prompts."""
@@ -167,6 +211,15 @@ class Bank:
     def applied(self, selected: BankParams, backbone: Any) -> Applied:
         """The frozen network with this bank's prompts in its input."""
         return Applied(backbone, self.reader(selected))
+
+    def _by_member(self, array: Array) -> Array:
+        return self._along_data(array.reshape(self.members, -1, *array.shape[1:]))
+
+    def _along_data(self, array: Array) -> Array:
+        assert self.mesh is not None
+        return jax.lax.with_sharding_constraint(
+            array, NamedSharding(self.mesh, PartitionSpec(DATA))
+        )
 
     def _local(self, index: int, rows: Array, virtual: Array) -> tuple[Array, Array]:
         """Rows counted within a method (0 outside of it), and which are inside."""

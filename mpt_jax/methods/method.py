@@ -22,6 +22,7 @@ from mpt_jax.models.t5_config import T5Config
 _OF_THE_RUN = ("name", "members", "tasks", "width", "lengths", "config")
 
 Params = Mapping[str, Float[Array | np.ndarray, "..."]]
+Shape = tuple[int, ...]
 
 
 class Sizes(NamedTuple):
@@ -96,6 +97,10 @@ class Method(abc.ABC):
         """Axis names of the fleet's parameters (the first is "members"), where they are large enough
         to be laid over the mesh as the backbone is; None for a copy on every device."""
         return None
+
+    @abc.abstractmethod
+    def fleet_shapes(self) -> dict[str, Shape]:
+        """Names and shapes of the whole fleet's parameters, the axis of members included."""
 
     @abc.abstractmethod
     def count(self) -> int:

@@ -42,6 +42,12 @@ class NetworkBank:
     def members(self) -> int:
         return self.method.members
 
+    @property
+    def laid_out(self) -> bool:
+        """Whether each device along ``data`` holds the parameters of its own members only."""
+        size = 1 if self.mesh is None else self.mesh.shape[DATA]
+        return size > 1 and self.members % size == 0
+
     def virtual_ids(self, method_index: int, m: int, k: int = 0) -> Int32[np.ndarray, "0"]:
         """None: nothing stands before the text."""
         del method_index, m, k
@@ -95,9 +101,8 @@ class NetworkBank:
         parts = array.reshape(self.members, rows, *array.shape[1:])
         if self.mesh is None:
             return parts
-        size = self.mesh.shape[DATA]
-        if self.members % size == 0:
+        if self.laid_out:
             spec = PartitionSpec(DATA)
         else:
-            spec = PartitionSpec(None, DATA if rows % size == 0 else None)
+            spec = PartitionSpec(None, DATA if rows % self.mesh.shape[DATA] == 0 else None)
         return jax.lax.with_sharding_constraint(parts, NamedSharding(self.mesh, spec))

@@ -94,6 +94,9 @@ class NetworkMethod(Method):
 
     # What follows from it.
 
+    def fleet_shapes(self) -> dict[str, Shape]:
+        return {name: (self.members, *shape) for name, shape in self.shapes().items()}
+
     def count(self) -> int:
         return sum(math.prod(shape) for shape in self.shapes().values())
 

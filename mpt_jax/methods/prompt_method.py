@@ -6,6 +6,7 @@ virtual tokens of a batch name.
 """
 
 import abc
+import dataclasses
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple
@@ -16,7 +17,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from mpt_jax.errors import UserError
-from mpt_jax.methods.method import Method, Params, member, stack_members
+from mpt_jax.methods.method import Method, Params, Shape, member, stack_members
 from mpt_jax.models.t5_config import T5Config
 
 Embeddings = Float[Array | np.ndarray, "V D"]
@@ -173,6 +174,20 @@ class PromptMethod(Method):
     def rows(self) -> int:
         """Rows in all: M * K * P."""
         return self.members * self.tasks * self.length
+
+    def of_one(self) -> "PromptMethod":
+        """The method as each single member has it."""
+        return dataclasses.replace(self, members=1, lengths=None)
+
+    def fleet_shapes(self) -> dict[str, Shape]:
+        embeddings = jax.ShapeDtypeStruct((self.length, self.width), jnp.float32)
+        key = jax.eval_shape(lambda: jax.random.key(0))
+        one = self.of_one()
+        own = jax.eval_shape(
+            lambda rng, table: one.init_member(0, rng, lambda _, given, __: jnp.asarray(given), table),
+            key, embeddings,
+        )  # fmt: skip
+        return {name: (self.members, *array.shape) for name, array in own.items()}
 
     def init(
         self,

@@ -68,7 +68,7 @@ def tree_shardings(
 
 
 def place(tree: Any, shardings: Any) -> Any:
-    """Put a tree of arrays, the same in every process, onto the mesh.
+    """Put a tree of arrays onto the mesh. All processes must call it together.
 
     Args:
         tree: numpy or JAX arrays; those that lie in parts over several processes may stay there.

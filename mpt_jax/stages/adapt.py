@@ -13,18 +13,21 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from jax.sharding import Mesh
 
 from mpt_jax.data.few_shot import draw_record, few_shot_subset
-from mpt_jax.methods.bank import Bank
+from mpt_jax.methods.bank import AnyBank, Bank
 from mpt_jax.methods.initialisers import sampled_vocabulary
 from mpt_jax.methods.method import Method, stack_members
 from mpt_jax.methods.network_bank import NetworkBank
 from mpt_jax.methods.network_method import NetworkMethod
 from mpt_jax.methods.prompt_method import Initialiser, PromptMethod
+from mpt_jax.models.t5 import Transformer
 from mpt_jax.stages import prompts
 from mpt_jax.stages.backbone import Backbone, BackboneSource
 from mpt_jax.stages.data import Data
-from mpt_jax.stages.fleet import Member, Program, Training, train_fleet
+from mpt_jax.stages.design import Design
+from mpt_jax.stages.fleet import Member, Program, train_fleet
 from mpt_jax.stages.session import About, Session
 from mpt_jax.stages.source_choices import (
     SIMILAR,
@@ -37,6 +40,7 @@ from mpt_jax.stages.source_choices import (
     trained_on_targets,
 )
 from mpt_jax.stages.starts import FROM_TEACHERS, STARTS, Sources, point_of
+from mpt_jax.stages.training import Training
 from mpt_jax.stages.variants import Variant as Variant  # gin files say adapt.Variant
 from mpt_jax.stages.variants import build_method, chosen_variants
 from mpt_jax.stages.variants import rate_grid as rate_grid
@@ -145,19 +149,27 @@ def run(
         plans = _plans(variants, mixture_or_task_name, tasks, shots, seeds)
         examples = _examples(plans, data, per_class)
         validation = {task: data.open(task, "validation") for task in tasks}
-        programs = _programs(plans, examples, validation, prompt_length, rank, frozen)
+        made = _designs(
+            plans, frozen.network, training, frozen.mesh, prompt_length, rank, token_loss
+        )
+        programs = [
+            (design, _program(design, own, examples, validation), own) for design, own in made
+        ]
         pending = any(
             [session.not_made_yet(source) for source in (distilled, teachers, target_prompts)]
         )
         sources = None if pending else Sources(variants, distilled, teachers, frozen)
         targets = {} if pending else _target_prompts(plans, target_prompts, frozen)
-        if session.only_checks([program for program, _ in programs], training) or sources is None:
+        if (
+            session.only_checks([program for _, program, _ in programs], training)
+            or sources is None
+        ):
             return
         sets = _source_sets(plans, examples)
         chosen = choices(sets, sources.teachers, targets, frozen, data.feature_lengths)
         embeddings = frozen.embeddings
         trained = []
-        for program, own in programs:
+        for design, program, own in programs:
             points = [
                 point_of(
                     plan.variant, plan.seed, chosen.get(_set_of(plan), Choice()), sources, frozen, embeddings,
@@ -168,14 +180,12 @@ def run(
             trained.append(
                 train_fleet(
                     f"adapt {program.name}".strip(), session.directory, frozen, program,
-                    _start(program, own, points),
-                    TaskObjective(frozen.network, program.bank, token_loss),
-                    _table(program, own, training), training, data.feature_lengths,
+                    _start(program, own, points), design, training, data.feature_lengths,
                 )
             )  # fmt: skip
             prompts.save_fleet(session.directory, frozen, program, trained[-1])
         abouts = [
-            About(plan.variant.name, plan.k, plan.seed) for _, own in programs for plan in own
+            About(plan.variant.name, plan.k, plan.seed) for _, _, own in programs for plan in own
         ]
         draws = [
             draw_record(subset, task, k, seed, task in per_class)
@@ -184,7 +194,7 @@ def run(
         ]
         named = {set_name(key): choice for key, choice in chosen.items()}
         session.finish(
-            trained, [program for program, _ in programs], abouts, training,
+            trained, [program for _, program, _ in programs], abouts, training,
             best_sources={name: one.best for name, one in named.items() if one.best},
             similar_sources={name: one.similar for name, one in named.items() if one.similar},
             source_weights={name: dict(one.weights) for name, one in named.items() if one.weights},
@@ -206,15 +216,30 @@ def _examples(plans: Sequence[_Plan], data: Data, per_class: Sequence[str]) -> d
     return found
 
 
-def _programs(
-    plans: Sequence[_Plan],
-    examples: Mapping[Any, Any],
-    validation: Mapping[str, Any],
-    length: int,
-    rank: int,
-    backbone: Backbone,
-) -> list[tuple[Program, list[_Plan]]]:
-    """One program for all prompts, and one for each method that changes the network."""
+def designs(
+    network: Transformer,
+    tasks: Sequence[str],
+    training: Training,
+    mesh: Mesh,
+    prompt_length: int,
+    variants: tuple[Variant, ...],
+    methods: str | Sequence[str] | None = None,
+    shots: tuple[int | None, ...] = (None,),
+    seeds: tuple[int, ...] = (0,),
+    rank: int = 1,
+    token_loss: TokenLoss = TokenLoss(),
+) -> list[Design]:
+    """The steps of this stage: one for all prompts, and one for each method that changes the network."""
+    plans = _plans(chosen_variants(variants, methods), "all", tasks, shots, seeds)
+    made = _designs(plans, network, training, mesh, prompt_length, rank, token_loss)
+    return [design for design, _ in made]
+
+
+def _designs(
+    plans: Sequence[_Plan], network: Transformer, training: Training, mesh: Mesh,
+    length: int, rank: int, token_loss: TokenLoss,
+) -> list[tuple[Design, list[_Plan]]]:  # fmt: skip
+    """One step for all prompts, and one for each method that changes the network; whose each is."""
     groups = [list(found) for _, found in itertools.groupby(plans, lambda plan: plan.group)]
     names: dict[str, int] = {}
     methods: list[Method] = []
@@ -224,33 +249,46 @@ def _programs(
         name = variant.method if number == 1 else f"{variant.method}_{number}"
         methods.append(
             build_method(
-                variant, len(group), len(group[0].tasks), length, rank, backbone.config, name
+                variant, len(group), len(group[0].tasks), length, rank, network.config, name
             )
         )
     prompted = {i: m for i, m in enumerate(methods) if isinstance(m, PromptMethod)}
     banks: list[tuple[Any, list[int], str]] = []
     if prompted:
         # Prompts have the run's own folders: most runs hold nothing else.
-        bank = Bank(tuple(prompted.values()), backbone.config.vocab_size)
+        members_over = training.mesh_of_members(mesh)
+        bank = Bank(tuple(prompted.values()), network.config.vocab_size, members_over)
         banks.append((bank, list(prompted), ""))
     for i, method in enumerate(methods):
         if isinstance(method, NetworkMethod):
-            banks.append((NetworkBank(method, backbone.mesh), [i], method.name))
-    programs = []
+            banks.append((NetworkBank(method, mesh), [i], method.name))
+    made = []
     for bank, own, name in banks:
-        members = [
-            Member(
-                plan.name, place, m, plan.tasks,
-                tuple(examples[task, plan.k, plan.seed] for task in plan.tasks),
-                tuple(validation[task] for task in plan.tasks),
-                # Few-shot sets differ by their draw; of all examples a seed is another order.
-                order=plan.seed if plan.k is None else 0,
-            )
-            for place, i in enumerate(own)
-            for m, plan in enumerate(groups[i])
-        ]  # fmt: skip
-        programs.append((Program(bank, tuple(members), name), [p for i in own for p in groups[i]]))
-    return programs
+        table = _table(bank, [groups[i] for i in own], training)
+        design = Design(bank, TaskObjective(network, bank, token_loss), table, name=name)
+        made.append((design, [plan for i in own for plan in groups[i]]))
+    return made
+
+
+def _program(
+    design: Design,
+    plans: Sequence[_Plan],
+    examples: Mapping[Any, Any],
+    validation: Mapping[str, Any],
+) -> Program:
+    """The members with their examples; `plans` are in the order of the bank's members."""
+    places = [(i, m) for i, method in enumerate(design.bank.methods) for m in range(method.members)]
+    members = [
+        Member(
+            plan.name, method, m, plan.tasks,
+            tuple(examples[task, plan.k, plan.seed] for task in plan.tasks),
+            tuple(validation[task] for task in plan.tasks),
+            # Few-shot sets differ by their draw; of all examples a seed is another order.
+            order=plan.seed if plan.k is None else 0,
+        )
+        for (method, m), plan in zip(places, plans, strict=True)
+    ]  # fmt: skip
+    return Program(design.bank, tuple(members), design.name)
 
 
 def _set_of(plan: _Plan) -> Key:
@@ -289,16 +327,14 @@ def _start(program: Program, plans: Sequence[_Plan], points: Sequence[Any]) -> A
     return {name: stack_members(members) for name, members in starts.items()}
 
 
-def _table(program: Program, plans: Sequence[_Plan], training: Training) -> list[tuple[str, Any]]:
+def _table(
+    bank: AnyBank, groups: Sequence[Sequence[_Plan]], training: Training
+) -> list[tuple[str, Any]]:
     rows: list[tuple[str, Any]] = []
-    for index, method in enumerate(program.bank.methods):
-        own = [
-            plan.variant
-            for member, plan in zip(program.members, plans, strict=True)
-            if member.method == index
-        ]
+    for method, plans in zip(bank.methods, groups, strict=True):
+        own = [plan.variant for plan in plans]
         main = training.group(np.array([v.learning_rate for v in own], np.float32))
         factors = training.group(np.array([v.factor_learning_rate for v in own], np.float32))
-        groups = dict.fromkeys(("prompt", "shared", "weights"), main)
-        rows += table_for([method], groups | {"factors": factors, "frozen": training.group(None)})
+        roles = dict.fromkeys(("prompt", "shared", "weights"), main)
+        rows += table_for([method], roles | {"factors": factors, "frozen": training.group(None)})
     return rows

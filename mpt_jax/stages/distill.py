@@ -7,12 +7,13 @@ prompt for all tasks. They see the same batches and are trained in one program.
 """
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
 
 from mpt_jax.errors import UserError, unknown_name
 from mpt_jax.methods.bank import Bank
@@ -20,12 +21,16 @@ from mpt_jax.methods.initialisers import sampled_vocabulary
 from mpt_jax.methods.method import stack_members
 from mpt_jax.methods.mpt import MPT
 from mpt_jax.methods.prompt_method import Initialiser
+from mpt_jax.methods.prompt_tuning import PromptTuning
+from mpt_jax.models.t5 import Transformer
 from mpt_jax.partitioning import place, replicated
 from mpt_jax.stages import prompts
 from mpt_jax.stages.backbone import Backbone, BackboneSource
 from mpt_jax.stages.data import Data
-from mpt_jax.stages.fleet import Member, Program, Training, train_fleet
+from mpt_jax.stages.design import Design, parameter_shapes_of
+from mpt_jax.stages.fleet import Member, Program, train_fleet
 from mpt_jax.stages.session import About, Session
+from mpt_jax.stages.training import Training
 from mpt_jax.training.distillation import TEACHER_TOKENS, DistillationObjective
 from mpt_jax.training.objectives import TokenLoss
 
@@ -109,48 +114,77 @@ def run(
         tasks = data.tasks_of(mixture_or_task_name, frozen.vocabulary)
         train = tuple(data.open(task, "train") for task in tasks)
         validation = tuple(data.open(task, "validation") for task in tasks)
-        chosen = [(variant, seed) for variant in variants for seed in range(num_seeds)]
-        if len({variant.name for variant in variants}) < len(variants) or not variants:
-            raise UserError(f"variants need different names: {[v.name for v in variants]}.")
-        method = MPT(
-            members=len(chosen), tasks=len(tasks), length=prompt_length,
-            width=frozen.config.emb_dim, rank=rank,
-        )  # fmt: skip
-        bank = Bank((method,), frozen.config.vocab_size)
+        chosen = _chosen(variants, num_seeds)
         members = tuple(
             Member(f"{variant.name}/seed{seed}", 0, m, tasks, train, validation)
             for m, (variant, seed) in enumerate(chosen)
         )
-        program = Program(bank, members)
+        (design,) = designs(
+            frozen.network, tasks, training, frozen.mesh, prompt_length, variants, rank, num_seeds,
+            layers, token_loss,
+        )  # fmt: skip
+        program = Program(design.bank, members)
         pending = session.not_made_yet(teachers)
         teacher_prompts = {} if pending else _teachers(teachers, tasks, prompt_length, frozen)
         if session.only_checks([program], training):
             return
-        teacher_bank, teacher_params, _ = prompts.plain_bank(
-            teacher_prompts, frozen.config.vocab_size
-        )
+        (method,) = design.bank.methods
+        assert isinstance(method, MPT) and isinstance(design.objective, DistillationObjective)
         params = {
             method.name: _start(method, chosen, teacher_prompts, frozen, initialiser, training)
         }
-        objective = DistillationObjective(
-            frozen.network, bank, teacher_bank,
-            place(teacher_params, replicated(frozen.mesh)), token_loss,
-            weight=_column(chosen, "weight"), logits=_column(chosen, "logits"),
-            hidden=_column(chosen, "hidden"), temperature=_column(chosen, "temperature"),
-            layers=layers,
-        )  # fmt: skip
-        factor_rates = _column(chosen, "factor_learning_rate") * _column(chosen, "factors")
-        table = [
-            (".*/shared", training.group(_column(chosen, "learning_rate"))),
-            (".*/[uv]", training.group(factor_rates)),
-        ]
+        _, teacher_params, _ = prompts.plain_bank(teacher_prompts, frozen.config.vocab_size)
+        objective = dataclasses.replace(
+            design.objective, teacher_params=place(teacher_params, replicated(frozen.mesh))
+        )
         trained = train_fleet(
-            "distill", session.directory, frozen, program, params, objective, table, training,
-            data.feature_lengths, extend=_with_teachers(method, bank.vocab_size),
+            "distill", session.directory, frozen, program, params,
+            dataclasses.replace(design, objective=objective), training, data.feature_lengths,
         )  # fmt: skip
         prompts.save_fleet(session.directory, frozen, program, trained)
         abouts = [About(variant.name, seed=seed) for variant, seed in chosen]
         session.finish([trained], [program], abouts, training)
+
+
+def designs(
+    network: Transformer,
+    tasks: Sequence[str],
+    training: Training,
+    mesh: Mesh,
+    prompt_length: int,
+    variants: Sequence[Variant],
+    rank: int = 1,
+    num_seeds: int = 1,
+    layers: Literal["last", "all"] = "last",
+    token_loss: TokenLoss = TokenLoss(),
+) -> list[Design]:
+    """The one step of this stage: variants x seeds. It holds the teachers' shapes in their place."""
+    chosen, config = _chosen(variants, num_seeds), network.config
+    method = MPT(
+        members=len(chosen), tasks=len(tasks), length=prompt_length, width=config.emb_dim, rank=rank
+    )
+    bank = Bank((method,), config.vocab_size, training.mesh_of_members(mesh))
+    teacher = PromptTuning(members=len(tasks), tasks=1, length=prompt_length, width=config.emb_dim)
+    teacher_bank = Bank((teacher,), config.vocab_size)
+    objective = DistillationObjective(
+        network, bank, teacher_bank, parameter_shapes_of(teacher_bank), token_loss,
+        weight=_column(chosen, "weight"), logits=_column(chosen, "logits"),
+        hidden=_column(chosen, "hidden"), temperature=_column(chosen, "temperature"),
+        layers=layers,
+    )  # fmt: skip
+    factor_rates = _column(chosen, "factor_learning_rate") * _column(chosen, "factors")
+    table = [
+        (".*/shared", training.group(_column(chosen, "learning_rate"))),
+        (".*/[uv]", training.group(factor_rates)),
+    ]
+    return [Design(bank, objective, table, _with_teachers(method, config.vocab_size))]
+
+
+def _chosen(variants: Sequence[Variant], num_seeds: int) -> list[tuple[Variant, int]]:
+    """The members: (variant, seed)."""
+    if len({variant.name for variant in variants}) < len(variants) or not variants:
+        raise UserError(f"variants need different names: {[v.name for v in variants]}.")
+    return [(variant, seed) for variant in variants for seed in range(num_seeds)]
 
 
 def _teachers(

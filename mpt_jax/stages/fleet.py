@@ -13,31 +13,20 @@ import numpy as np
 
 from mpt_jax.data.batches import Batches, bucketed_batches, packed_batches
 from mpt_jax.data.examples import Examples, SubStore
-from mpt_jax.data.sampler import PaperSampler, ProportionalSampler, Sampler
 from mpt_jax.data.splits import shuffled
 from mpt_jax.data.streams import Stream, Streams
 from mpt_jax.errors import UserError
 from mpt_jax.methods.bank import AnyBank
 from mpt_jax.methods.method import Method
-from mpt_jax.partitioning import (
-    STANDARD_RULES,
-    fetch,
-    place,
-    process_data_shard,
-    replicated,
-    shard_batch,
-    tree_shardings,
-)
+from mpt_jax.partitioning import fetch, place, process_data_shard, shard_batch
 from mpt_jax.stages.backbone import Backbone
+from mpt_jax.stages.design import Design, build_step
 from mpt_jax.stages.predict import Decoding, Job, Predictor, main_metric
+from mpt_jax.stages.training import SAMPLERS, Training
 from mpt_jax.training import loop
 from mpt_jax.training.checkpoints import Checkpoints, Identity
 from mpt_jax.training.compiled_step import CompiledStep
-from mpt_jax.training.objectives import Objective
-from mpt_jax.training.optimizers import Group, Optimizer, Table
-from mpt_jax.training.schedules import Schedule, WarmupLinear
-from mpt_jax.training.step import init_state, make_train_step, state_shardings
-from mpt_jax.training.update_rules import AdamW, Rule
+from mpt_jax.training.step import init_state
 
 
 @dataclasses.dataclass(frozen=True)
@@ -87,62 +76,6 @@ class Program:
 
 
 @dataclasses.dataclass(frozen=True)
-class Training:
-    """How a fleet is trained, whatever it is.
-
-    Attributes:
-        steps: TRAIN_STEPS.
-        rows_per_member: batch rows of each member; BATCH_SIZE for a fleet of one.
-        rule: the update rule (AdamW, Adafactor as in Lester et al. 2021, SGD).
-        schedule: of the learning rate over the run.
-        clip_norm: largest norm of a member's gradient.
-        accumulate: parts into which a batch is cut to save memory.
-        eval_period: steps between evaluations on validation data; 0 for none but the last.
-        validation_examples: at most so many of each task are used for that.
-        checkpoint_period: steps between checkpoints.
-        keep: checkpoints kept, the best besides.
-        log_period: steps between rows of metrics.
-        sampler: "proportional" (every step has every task) or "paper" (a random number of tasks).
-        grouped: whether batches are of like length; saves padding where lengths differ widely.
-        packed_lengths: (encoder, decoder) positions of packed rows; None pads to length buckets.
-        seed: of the order of examples and everything else that is drawn.
-        eval_batch_size: rows of an evaluation batch.
-        tolerate_divergence: members whose loss is no longer finite do not end the run.
-    """
-
-    steps: int
-    rows_per_member: int
-    rule: Rule = dataclasses.field(default_factory=AdamW)
-    schedule: Schedule = dataclasses.field(default_factory=WarmupLinear)
-    clip_norm: float | None = 1.0
-    accumulate: int = 1
-    eval_period: int = 0
-    validation_examples: int = 64
-    checkpoint_period: int = 0
-    keep: int = 2
-    log_period: int = 10
-    sampler: str = "proportional"
-    grouped: bool = False
-    packed_lengths: tuple[int, int] | None = None
-    seed: int = 0
-    eval_batch_size: int = 256
-    tolerate_divergence: bool = False
-
-    def __post_init__(self):
-        if self.sampler not in SAMPLERS:
-            raise UserError(f"sampler: got {self.sampler!r}, expected one of {sorted(SAMPLERS)}.")
-
-    def group(self, learning_rate: float | np.ndarray | None) -> Group:
-        return Group(learning_rate, self.rule, self.schedule)
-
-
-SAMPLERS: dict[str, Callable[..., Sampler]] = {
-    "proportional": ProportionalSampler,
-    "paper": PaperSampler,
-}
-
-
-@dataclasses.dataclass(frozen=True)
 class Trained:
     """What comes out of a fleet.
 
@@ -185,12 +118,9 @@ def train_fleet(
     backbone: Backbone,
     program: Program,
     params: Any,
-    objective: Objective,
-    table: Table,
+    design: Design,
     training: Training,
     feature_lengths: Mapping[str, int],
-    *,
-    extend: Callable[[Mapping[str, np.ndarray]], Mapping[str, np.ndarray]] = lambda batch: batch,
 ) -> Trained:
     """Trains all members of a program, resuming what `directory` holds.
 
@@ -199,9 +129,7 @@ def train_fleet(
         directory: of the run; gets checkpoints/ and metrics/.
         program: who trains.
         params: the bank's parameters to start from.
-        objective: see `mpt_jax.training`.
-        table: the optimizer's table; training.group makes its rows.
-        extend: adds what the objective needs to a batch (the teachers' tokens).
+        design: of the step; its bank is the program's.
     """
     bank, members = program.bank, program.members
     check_batch(bank, training, backbone)
@@ -220,22 +148,9 @@ def train_fleet(
         ]
     )
     batches = make_batches(streams, training, backbone)
-    optimizer = Optimizer(
-        table,
-        params,
-        members={method.name: method.members for method in bank.methods},
-        clip_norm=training.clip_norm,
-        steps=training.steps,
-    )
-    state = init_state(params, optimizer)
-    layout = _layout(state, bank, backbone)
-    step = CompiledStep(
-        make_train_step(
-            objective, optimizer, accumulate=training.accumulate, mesh=backbone.mesh,
-            state_layout=layout, seed=training.seed,
-        )
-    )  # fmt: skip
-    state = place(state, replicated(backbone.mesh) if layout is None else layout)
+    built, optimizer, layout = build_step(design, params, training, backbone.mesh)
+    step = CompiledStep(built)
+    state = place(init_state(params, optimizer), layout)
     identity = Identity(
         backbone.fingerprint,
         {method.name: _about(method) for method in bank.methods},
@@ -245,8 +160,8 @@ def train_fleet(
     result = loop.train(
         state,
         step,
-        objective.frozen(backbone.params),
-        lambda start: _extended(batches, start, training.steps, extend),
+        design.objective.frozen(backbone.params),
+        lambda start: _extended(batches, start, training.steps, design.extend),
         timetable=loop.Timetable(
             training.steps,
             training.eval_period,
@@ -272,8 +187,8 @@ def train_fleet(
     )
     return Trained(
         fetch(result.best.params),
-        np.asarray(result.best.step),
-        np.asarray(result.best.score),
+        fetch(result.best.step),
+        fetch(result.best.score),
         Cost(
             result.seconds, result.compile_seconds, result.evaluate_seconds,
             training.steps - result.resumed_at, step.peak_bytes,
@@ -333,16 +248,6 @@ def limit(examples: Examples, most: int) -> Examples:
     if len(examples) <= most:
         return examples
     return SubStore(examples, np.sort(shuffled(len(examples))[:most]))
-
-
-def _layout(state: Any, bank: AnyBank, backbone: Backbone) -> Any:
-    """Where the state lies: whole weights as the backbone's do; None for a copy on every device."""
-    axes = {method.name: method.logical_axes() for method in bank.methods}
-    if None in axes.values():
-        return None
-    rules = {**STANDARD_RULES, "members": None}
-    shardings = tree_shardings(backbone.mesh, axes, state.params, rules)
-    return state_shardings(state, backbone.mesh, shardings)
 
 
 def _about(method: Method) -> dict[str, Any]:

@@ -24,7 +24,8 @@ from rich.table import Table
 from mpt_jax.run_directory import RunDirectory, is_unfinished, open_run, read_run
 from mpt_jax.stages.backbone import Backbone, BackboneSource
 from mpt_jax.stages.data import Data
-from mpt_jax.stages.fleet import Program, Trained, Training, check_batch
+from mpt_jax.stages.fleet import Program, Trained, check_batch
+from mpt_jax.stages.training import Training
 
 MEMBERS_SHOWN = 12
 

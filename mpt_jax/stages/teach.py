@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 
 import jax
 import jax.numpy as jnp
+from jax.sharding import Mesh
 
 from mpt_jax.data.order import name_key
 from mpt_jax.methods.bank import Bank
@@ -16,11 +17,14 @@ from mpt_jax.methods.initialisers import sampled_vocabulary
 from mpt_jax.methods.method import stack_members
 from mpt_jax.methods.prompt_method import Initialiser
 from mpt_jax.methods.prompt_tuning import PromptTuning
+from mpt_jax.models.t5 import Transformer
 from mpt_jax.stages import prompts
 from mpt_jax.stages.backbone import Backbone, BackboneSource
 from mpt_jax.stages.data import Data
-from mpt_jax.stages.fleet import Member, Program, Training, train_fleet
+from mpt_jax.stages.design import Design
+from mpt_jax.stages.fleet import Member, Program, train_fleet
 from mpt_jax.stages.session import About, Session
+from mpt_jax.stages.training import Training
 from mpt_jax.training.objectives import TaskObjective, TokenLoss
 
 
@@ -57,26 +61,43 @@ def run(
     with Session("teach", model_dir, backbone, data, task_modules, dry_run, config_text) as session:
         frozen = session.backbone
         tasks = data.tasks_of(mixture_or_task_name, frozen.vocabulary)
-        method = PromptTuning(
-            members=len(tasks), tasks=1, length=prompt_length, width=frozen.config.emb_dim
+        (design,) = designs(
+            frozen.network, tasks, training, frozen.mesh, prompt_length, learning_rate, token_loss
         )
-        bank = Bank((method,), frozen.config.vocab_size)
         members = tuple(
             Member(task, 0, m, (task,), (data.open(task, "train"),),
                    (data.open(task, "validation"),))
             for m, task in enumerate(tasks)
         )  # fmt: skip
-        program = Program(bank, members)
+        program = Program(design.bank, members)
         if session.only_checks([program], training):
             return
+        (method,) = design.bank.methods
+        assert isinstance(method, PromptTuning)
         params = {method.name: _start(method, tasks, frozen, initialiser, training)}
         trained = train_fleet(
-            "teach", session.directory, frozen, program, params,
-            TaskObjective(frozen.network, bank, token_loss),
-            [(".*", training.group(learning_rate))], training, data.feature_lengths,
+            "teach", session.directory, frozen, program, params, design, training,
+            data.feature_lengths,
         )  # fmt: skip
         prompts.save_fleet(session.directory, frozen, program, trained)
         session.finish([trained], [program], [About("prompt_tuning")] * len(members), training)
+
+
+def designs(
+    network: Transformer,
+    tasks: Sequence[str],
+    training: Training,
+    mesh: Mesh,
+    prompt_length: int,
+    learning_rate: float,
+    token_loss: TokenLoss = TokenLoss(),
+) -> list[Design]:
+    """The one step of this stage: a teacher for each task."""
+    config = network.config
+    method = PromptTuning(members=len(tasks), tasks=1, length=prompt_length, width=config.emb_dim)
+    bank = Bank((method,), config.vocab_size, training.mesh_of_members(mesh))
+    table = [(".*", training.group(learning_rate))]
+    return [Design(bank, TaskObjective(network, bank, token_loss), table)]
 
 
 def _start(

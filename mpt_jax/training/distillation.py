@@ -114,7 +114,7 @@ class DistillationObjective:
             self.network,
             frozen.backbone,
             batch,
-            self.bank.reader(trainable),
+            self.bank.training_reader(trainable),
             return_hidden=self._compares_hidden,
             rng=rng,
         )

@@ -13,6 +13,7 @@ import jax
 import numpy as np
 
 from mpt_jax.errors import Stopped, UserError
+from mpt_jax.partitioning import fetch
 from mpt_jax.training.best import Best, better, finite_members, no_best
 from mpt_jax.training.checkpoints import Checkpoints
 from mpt_jax.training.metrics_writer import MetricsWriter
@@ -313,7 +314,7 @@ class _Run:
 
     def _not_finite(self) -> list[int]:
         parts = tuple(self.fleet.parts.items())
-        finite = jax.device_get(finite_members(self.state.params, parts=parts))
+        finite = fetch(finite_members(self.state.params, parts=parts))
         return np.flatnonzero(~finite).tolist()
 
     def _diverge(self, step: int, members: Iterable[int], batch: Batch, what: str) -> None:
@@ -342,7 +343,7 @@ class _Run:
         return [names[task] for task in np.unique(np.asarray(batch["task_ids"])[mine])]
 
     def _best_or_last(self) -> Best:
-        if np.isneginf(np.asarray(self.best.score)).all():
+        if np.isneginf(fetch(self.best.score)).all():
             return self.best._replace(params=self.state.params)
         return self.best
 

@@ -35,6 +35,9 @@ COMMANDS = {
     # Both dry-run in test_compare.py.
     "compare.gin": None,
     "compare_embedded.gin": None,
+    # Planned in test_plan.py.
+    "models/t5_v1_1_xl.gin": None,
+    "models/t5_v1_1_xxl.gin": None,
     # Run for its answers in test_end_to_end.py; it has nothing to dry-run.
     "runs/infer.gin": None,
     # Run in test_prompt_commands.py.

@@ -28,7 +28,9 @@ SCRIPT = textwrap.dedent(
     from mpt_jax.methods.initialisers import sampled_vocabulary
     from mpt_jax.methods.prompt_tuning import PromptTuning
     from mpt_jax.stages.backbone import BackboneSource
-    from mpt_jax.stages.fleet import Member, Program, Training, train_fleet
+    from mpt_jax.stages.design import Design
+    from mpt_jax.stages.fleet import Member, Program, train_fleet
+    from mpt_jax.stages.training import Training
     from mpt_jax.training.objectives import TaskObjective
 
     frozen = BackboneSource(backbone).open()
@@ -41,9 +43,9 @@ SCRIPT = textwrap.dedent(
     training = Training(steps=3, rows_per_member=8)
     program = Program(bank, (Member("toy", 0, 0, ("toy_head",), (train,), ()),))
     trained = train_fleet(
-        "train", Path(run), frozen, program,
-        {method.name: start}, TaskObjective(frozen.network, bank),
-        [(".*", training.group(0.3))], training, lengths,
+        "train", Path(run), frozen, program, {method.name: start},
+        Design(bank, TaskObjective(frozen.network, bank), [(".*", training.group(0.3))]),
+        training, lengths,
     )
     assert abs(trained.params[method.name]["prompt"] - before).max() > 0.01
     none_loaded("tensorflow", "seqio")

@@ -16,9 +16,10 @@ from mpt_jax.models.formats.hf_folder import HuggingFaceWeights, is_hf_folder
 from mpt_jax.models.formats.t5x_checkpoint import is_t5x_checkpoint
 from mpt_jax.models.formats.t5x_weights import T5XWeights
 from mpt_jax.models.formats.weights import Shape, Weights, parameter_shapes, read_finite
-from mpt_jax.models.layer_stacking import stack_layers, stacked_place
-from mpt_jax.models.t5 import T5Config, logical_axes
-from mpt_jax.partitioning import make_mesh, tree_shardings
+from mpt_jax.models.layer_stacking import stacked_place
+from mpt_jax.models.placement import placed_shapes
+from mpt_jax.models.t5 import T5Config
+from mpt_jax.partitioning import make_mesh
 
 
 class Loaded(NamedTuple):
@@ -60,22 +61,17 @@ def load(weights: Weights, config: T5Config, mesh: Mesh) -> Loaded:
         UserError: a dimension does not divide over the mesh.
     """
     dtype = jnp.dtype(config.dtype)
-    flat = parameter_shapes(weights.config)
-    tree = unflatten_dict({path: jax.ShapeDtypeStruct(flat[path], dtype) for path in flat}, sep="/")
-    if config.scan_layers:
-        tree = jax.eval_shape(stack_layers, tree)
-    shardings = flatten_dict(tree_shardings(mesh, logical_axes(config), tree), sep="/")
-    shapes = flatten_dict(tree, sep="/")
+    shapes = flatten_dict(placed_shapes(config, mesh), sep="/")
     stored, placed = Fingerprint(), Fingerprint()
     pending: dict[str, _Stacked] = {}
     params: dict[str, jax.Array] = {}
-    for path in sorted(flat):
+    for path in sorted(parameter_shapes(weights.config)):
         values = read_finite(weights, path)
         stored.add(path, values)
         values = values.astype(dtype, copy=False)
         placed.add(path, values)
         where, layer = stacked_place(path) if config.scan_layers else (path, None)
-        shape, sharding = shapes[where].shape, shardings[where]
+        shape, sharding = shapes[where].shape, shapes[where].sharding
         if layer is None:
             params[where] = _spread(values, sharding)
         else:

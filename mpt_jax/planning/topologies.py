@@ -1,0 +1,112 @@
+"""Devices to plan for: TPUs that are not here, forced CPU devices, or what is here."""
+
+import dataclasses
+import importlib.util
+import os
+import re
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+from jax.experimental import topologies
+
+from mpt_jax.errors import UserError
+from mpt_jax.planning.chips import CHIPS, Chip
+
+DEVICE = "device"
+FORMS = 'expected a TPU\'s, as "v5e:4x4" or "v5p:2x2x4", "cpu:8", or "device" for what is here'
+
+# What libtpu wants to hear before it compiles for TPUs that it does not see. The names are those of
+# Cloud TPU's smallest slice; the topology itself is asked for by its own name.
+_TPU_ENVIRONMENT = {
+    "TPU_SKIP_MDS_QUERY": "1",
+    "TPU_ACCELERATOR_TYPE": "v5litepod-16",
+    "TPU_WORKER_HOSTNAMES": "localhost",
+    "TPU_WORKER_ID": "0",
+    "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",  # several plans at once; no TPU is opened
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Topology:
+    """Devices to compile for.
+
+    Attributes:
+        name: as it was asked for.
+        devices: of a mesh; TPUs may be mere descriptions.
+        chip: what each of them can do.
+        hosts: processes that the devices belong to.
+    """
+
+    name: str
+    devices: Sequence[Any]
+    chip: Chip
+
+    @property
+    def hosts(self) -> int:
+        return len({device.process_index for device in self.devices})
+
+
+def prepare(names: Sequence[str]) -> None:
+    """Settings of this process that the topologies need; call it before JAX has looked for devices.
+
+    Raises:
+        UserError: a name of no known form, or too few CPU devices where JAX has counted them already.
+    """
+    for name in names:
+        if not (name == DEVICE or re.fullmatch(r"cpu:[1-9]\d*|v\w+:\d+(x\d+)*", name)):
+            raise UserError(f"topology: got {name!r}, {FORMS}.")
+    for variable, value in _TPU_ENVIRONMENT.items():
+        os.environ.setdefault(variable, value)
+    # A program from the cache would say nothing of how long compiling takes.
+    jax.config.update("jax_enable_compilation_cache", False)
+    wanted = max(
+        (int(name.partition(":")[2]) for name in names if name.startswith("cpu:")), default=0
+    )
+    try:
+        if DEVICE not in names:
+            jax.config.update("jax_platforms", "cpu")
+        if wanted:
+            jax.config.update("jax_num_cpu_devices", wanted)
+    except RuntimeError:  # JAX has looked for devices, as in a notebook or a test
+        pass
+    if wanted > len(jax.devices("cpu")):
+        raise UserError(
+            f"topology: got cpu:{wanted}, but this process has {len(jax.devices('cpu'))} CPU devices "
+            "already; plan in a process of its own (`mpt plan`)."
+        )
+
+
+def topology_named(name: str) -> Topology:
+    """The devices of a topology that `prepare` was told of.
+
+    Raises:
+        UserError: libtpu is missing, or knows no such topology.
+    """
+    if name == DEVICE:
+        return _present(name, jax.devices())
+    kind, _, size = name.partition(":")
+    if kind == "cpu":
+        return _present(name, jax.devices("cpu")[: int(size)])
+    if importlib.util.find_spec("libtpu") is None:
+        raise UserError(
+            f"topology {name}: compiling for a TPU without one needs libtpu (213 MB; Linux on x86-64): "
+            "pip install 'mpt_jax[plan]'."
+        )
+    try:
+        found = topologies.get_topology_desc(platform="tpu", topology_name=name)
+    except (RuntimeError, ValueError) as error:
+        raise UserError(f"topology: libtpu knows no {name!r} ({error}); {FORMS}.") from error
+    devices: list[Any] = list(found.devices)
+    return Topology(name, devices, CHIPS[devices[0].device_kind])
+
+
+def _present(name: str, devices: Sequence[jax.Device]) -> Topology:
+    first = devices[0]
+    if first.platform == "cpu":
+        whole = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+        return Topology(name, devices, Chip("CPU", whole / len(devices)))
+    if first.device_kind in CHIPS:
+        return Topology(name, devices, CHIPS[first.device_kind])
+    limit = (first.memory_stats() or {}).get("bytes_limit", 0)
+    return Topology(name, devices, Chip(first.device_kind, float(limit)))
