@@ -49,14 +49,14 @@ class SegmentBias:
         return self.replace(tiles=bias_tiles(table, config, blocks, block))
 
 
-def check_attention(attention: str, mesh: Mesh) -> None:
+def check_attention(attention: str, platform: str) -> None:
     """Raises UserError for a name that is none, or "fused" on devices that do not have it."""
     if attention not in ATTENTIONS:
         raise UserError(f"attention: got {attention!r}, expected one of {list(ATTENTIONS)}.")
-    if attention == "fused" and _platform(mesh) != "tpu":
+    if attention == "fused" and platform != "tpu":
         raise UserError(
-            f"attention: got 'fused', which runs on TPUs; these devices are {_platform(mesh)}s. "
-            "Set backbone.BackboneSource.attention = 'auto' (or 'plain'): the numbers are the same."
+            f"attention: got 'fused', which runs on TPUs, but the platform is {platform}; set "
+            "backbone.BackboneSource.attention = 'auto' or 'plain': the numbers are the same."
         )
 
 
