@@ -194,7 +194,8 @@ class Attention(nn.Module):
         return self.out(joined)
 
     def within_segments(self, x: Float[Array, "B T D"], bias: SegmentBias) -> Float[Array, "B T D"]:
-        return self.out(segment_attention.attend(self.query(x), self.key(x), self.value(x), bias))
+        mixed = segment_attention.attend(self.query(x), self.key(x), self.value(x), bias)
+        return self.out(mixed)
 
     def __call__(self, x, source, bias, drop):
         return self.attend(x, self.keys_values(source), bias, drop)
