@@ -21,8 +21,8 @@ from jaxtyping import Array, Float, Int
 
 UNSEEN = -1e30  # logit of a key that must not be seen
 LOWEST = -1e20  # first maximum of a row: far below any logit, far above UNSEEN, so exp(UNSEEN - it) is 0
-VECTOR_MEMORY = 12 * 2**20  # of the 16 MiB that every TPU since v3 lends a kernel
-LANES = 128
+VECTOR_MEMORY = 16 * 2**20  # bytes that every TPU since v3 lends a kernel
+LANES, SUBLANES = 128, 8  # of a vector
 MOST_HEADS = 4  # of a step: enough independent work to hide the latency of one head's chain
 
 
@@ -40,13 +40,25 @@ class Segments(NamedTuple):
     last: Int[Array, "B N"]
 
 
-def heads_of_a_step(heads: int, head_dim: int, length: int, itemsize: int) -> int | None:
-    """How many heads a step takes: as many as fit, in whole tiles of lanes; None if none fit."""
+def heads_of_a_step(
+    heads: int, head_dim: int, length: int, itemsize: int, *, offsets: int, block: int
+) -> int | None:
+    """How many heads a step takes: as many as fit, in whole tiles of lanes; None if none fit.
+
+    Args:
+        heads, head_dim, length: H, the width of a head, T.
+        itemsize: of the activations.
+        offsets, block: O and Z of the tiles.
+    """
     whole = [n for n in range(1, heads + 1) if heads % n == 0 and n * head_dim % LANES == 0]
     for n in reversed([n for n in whole if n <= MOST_HEADS] or whole[:1] or [heads]):
         width = -(-n * head_dim // LANES) * LANES
-        # Backward: two inputs and an output of a row, each there twice, and a sum in float32.
-        if length * width * (6 * itemsize + 4) <= VECTOR_MEMORY:
+        # Of the backward step. What is read or written is there twice, to be moved meanwhile: three
+        # arrays of a row, four of a block, the tiles, two statistics. A row's sum is there once, and
+        # so are a head's six intermediate tiles.
+        moved = itemsize * (3 * length * width + 4 * block * width + n * offsets * block**2)
+        moved += 4 * 2 * length * max(n, SUBLANES)
+        if 2 * moved + 4 * (length * width + 6 * n * block**2) <= VECTOR_MEMORY:
             return n
     return None
 

@@ -84,7 +84,7 @@ def is_fused(
         problem = "it has no dropout; set the network's dropout to 0"
     elif rows % data:
         problem = f"{rows} rows do not divide over {data} devices along 'data'"
-    elif _heads_of_a_step(config, mesh, length) is None:
+    elif not _fits(config, mesh, length):
         problem = f"rows of {length} tokens do not fit its memory; use shorter ones"
     if config.attention == "fused":
         if problem:
@@ -119,7 +119,7 @@ def bias_tiles(
 
     From `relpos_max_distance` on all distances share a bucket, so that O is small whatever T is.
     """
-    reach = min(blocks - 1, math.ceil((config.relpos_max_distance - 1) / block) + 1)
+    reach = _reach(config, blocks, block)
     offsets = jnp.arange(-reach, reach + 1, dtype=jnp.int32) * block
     within = jnp.arange(block, dtype=jnp.int32)
     distances = offsets[:, None, None] + within[None, None, :] - within[None, :, None]
@@ -130,6 +130,11 @@ def bias_tiles(
         max_distance=config.relpos_max_distance,
     ).reshape(distances.shape)
     return jnp.take(table, buckets, axis=1).astype(config.dtype)
+
+
+def _reach(config: T5Config, blocks: int, block: int) -> int:
+    """Distance in blocks from which on all positions share a bucket, or the largest there is."""
+    return min(blocks - 1, math.ceil((config.relpos_max_distance - 1) / block) + 1)
 
 
 def attend(
@@ -222,17 +227,26 @@ def _on_mesh(function: Any, mesh: Mesh | None) -> Any:
 
 
 def _static(query: Array, tiles: Array, mesh: Mesh | None) -> dict[str, Any]:
-    own = tiles.shape[0] // (1 if mesh is None else mesh.shape[MODEL])
-    head_dim = query.shape[2] // tiles.shape[0]
-    heads = kernels.heads_of_a_step(own, head_dim, query.shape[1], query.dtype.itemsize)
+    H, offsets, block, _ = tiles.shape
+    heads = kernels.heads_of_a_step(
+        H // _along_model(mesh), query.shape[2] // H, query.shape[1], query.dtype.itemsize,
+        offsets=offsets, block=block,
+    )  # fmt: skip
     return {"heads": heads, "interpret": _platform(mesh) != "tpu"}
 
 
-def _heads_of_a_step(config: T5Config, mesh: Mesh | None, length: int) -> int | None:
-    own = config.num_heads // (1 if mesh is None else mesh.shape[MODEL])
-    padded = -(-length // BLOCK) * BLOCK
-    itemsize = jnp.dtype(config.dtype).itemsize
-    return kernels.heads_of_a_step(own, config.head_dim, padded, itemsize)
+def _fits(config: T5Config, mesh: Mesh | None, length: int) -> bool:
+    blocks = -(-length // BLOCK)
+    heads = kernels.heads_of_a_step(
+        config.num_heads // _along_model(mesh), config.head_dim, blocks * BLOCK,
+        jnp.dtype(config.dtype).itemsize,
+        offsets=2 * _reach(config, blocks, BLOCK) + 1, block=BLOCK,
+    )  # fmt: skip
+    return heads is not None
+
+
+def _along_model(mesh: Mesh | None) -> int:
+    return 1 if mesh is None else mesh.shape[MODEL]
 
 
 def _platform(mesh: Mesh | None) -> str:

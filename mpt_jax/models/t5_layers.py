@@ -195,7 +195,9 @@ class Attention(nn.Module):
 
     def within_segments(self, x: Float[Array, "B T D"], bias: SegmentBias) -> Float[Array, "B T D"]:
         mixed = segment_attention.attend(self.query(x), self.key(x), self.value(x), bias)
-        return self.out(mixed)
+        output = self.out(mixed)
+        # As in `_heads_first`: without it XLA lays the stack of `out` anew, and the stream with it.
+        return jax.lax.optimization_barrier(output) if self.config.scan_layers else output
 
     def __call__(self, x, source, bias, drop):
         return self.attend(x, self.keys_values(source), bias, drop)
