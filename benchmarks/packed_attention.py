@@ -149,7 +149,9 @@ def timed(layouts: dict[str, Batches], config: T5Config, steps: int, repeats: in
         for turn in range(repeats + 1):
             start = time.perf_counter()
             for batch in data:
-                added = jnp.zeros((len(batch["encoder_input_tokens"]), config.emb_dim), config.dtype)
+                added = jnp.zeros(
+                    (len(batch["encoder_input_tokens"]), config.emb_dim), config.dtype
+                )
                 jax.block_until_ready(step(added, weights, batch))
             if turn:  # the first compiles
                 seconds[label].append(time.perf_counter() - start)

@@ -11,7 +11,7 @@ The grid is (G, B, N) with the blocks of a row innermost. Within a step a loop g
 """
 
 import functools
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -20,7 +20,9 @@ from jax.experimental.pallas import tpu as pltpu
 from jaxtyping import Array, Float, Int
 
 UNSEEN = -1e30  # logit of a key that must not be seen
-LOWEST = -1e20  # first maximum of a row: far below any logit, far above UNSEEN, so exp(UNSEEN - it) is 0
+LOWEST = (
+    -1e20
+)  # first maximum of a row: far below any logit, far above UNSEEN, so exp(UNSEEN - it) is 0
 VECTOR_MEMORY = 16 * 2**20  # bytes that every TPU since v3 lends a kernel
 LANES, SUBLANES = 128, 8  # of a vector
 MOST_HEADS = 4  # of a step: enough independent work to hide the latency of one head's chain
@@ -191,16 +193,14 @@ class _Sizes(NamedTuple):
         return pl.BlockSpec(shape, lambda g, b, n, *_: (g, 0, 0, 0))
 
     def statistics_of_block(self) -> pl.BlockSpec:
-        return pl.BlockSpec(
-            (1, 1, 1, self.heads, self.size), lambda g, b, n, *_: (b, g, n, 0, 0)
-        )
+        return pl.BlockSpec((1, 1, 1, self.heads, self.size), lambda g, b, n, *_: (b, g, n, 0, 0))
 
     def statistics_of_row(self) -> pl.BlockSpec:
         return pl.BlockSpec(
             (1, 1, self.blocks, self.heads, self.size), lambda g, b, n, *_: (b, g, 0, 0, 0)
         )
 
-    def positions(self, block: Array) -> pl.Slice:
+    def positions(self, block: Array) -> Any:
         return pl.ds(pl.multiple_of(block * self.size, self.size), self.size)
 
     def lanes(self, head: int) -> slice:

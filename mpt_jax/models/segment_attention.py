@@ -8,6 +8,7 @@ The kernels run on TPUs. On CPUs they are interpreted, for tests. They give the 
 it is frozen in every prompt method, and whoever trains it uses plain attention (or is told so).
 """
 
+import dataclasses
 import functools
 import math
 from typing import Any
@@ -46,7 +47,7 @@ class SegmentBias:
 
     def with_positions(self, table: Float[Array, "H buckets"], config: T5Config) -> "SegmentBias":
         _, blocks, _, block = self.segments.ids.shape
-        return self.replace(tiles=bias_tiles(table, config, blocks, block))
+        return dataclasses.replace(self, tiles=bias_tiles(table, config, blocks, block))
 
 
 def check_attention(attention: str, platform: str) -> None:

@@ -90,7 +90,9 @@ def test_on_a_mesh_every_device_runs_its_own_rows_and_heads():
     compiled = program.lower(fused, placed, rows).compile()
     assert_same(compiled(placed, rows), expected)
     # Queries, keys, values (of 384 positions, whole blocks) and the bias stay where they lie.
-    moves = re.findall(r"= (\S+) (?:all-gather|all-to-all|collective-permute)\(", compiled.as_text())
+    moves = re.findall(
+        r"= (\S+) (?:all-gather|all-to-all|collective-permute)\(", compiled.as_text()
+    )
     assert not [shape for shape in moves if re.search(r",(300|384),|128,128", shape)], moves
 
 

@@ -124,9 +124,7 @@ def test_results_and_gradients_are_those_of_plain_attention(name):
 
 def test_bfloat16_is_no_further_from_the_truth_than_plain_attention():
     ids, block, heads, head_dim = ROWS["packed"]
-    exact, rounded = (
-        config_of(heads, head_dim, dtype=dtype) for dtype in ("float32", "bfloat16")
-    )
+    exact, rounded = (config_of(heads, head_dim, dtype=dtype) for dtype in ("float32", "bfloat16"))
     inputs = inputs_of(ids, heads, head_dim, jnp.bfloat16)
     *arrays, weight, table = inputs
     *same, same_weight, same_table = (x.astype(jnp.float32) for x in inputs)
