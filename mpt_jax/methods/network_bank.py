@@ -4,6 +4,7 @@ The rows of a training batch lie member by member, as many for each (``data/sche
 fleet is ``vmap`` of the network over members: what is frozen is shared, what is trained is not.
 """
 
+import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -71,7 +72,12 @@ class NetworkBank:
         batch: Batch,
         rng: PRNGKeyArray | None = None,
     ) -> Float[Array, "B L V"]:
-        """Of a training batch, whose rows lie member by member, as many for each."""
+        """Of a training batch, whose rows lie member by member, as many for each.
+
+        With plain attention: the fused one has no gradient for the position bias, which some methods
+        train, and would run the members of a `vmap` one after another.
+        """
+        network = network.clone(config=dataclasses.replace(network.config, attention="plain"))
 
         def of_one(params: Params, batch: Batch, rng: PRNGKeyArray | None):
             weights, _, edits = self.applied(params, backbone)

@@ -41,6 +41,11 @@ class NetworkMethod(Method):
                 f"{self.name} names single layers, but the backbone's are stacked; set "
                 "backbone.BackboneSource.scan_layers = False."
             )
+        if self.config.attention == "fused":
+            raise UserError(
+                f"{self.name} changes the network, which is trained with plain attention; set "
+                "backbone.BackboneSource.attention = 'auto', which is fused for prompts only."
+            )
 
     @classmethod
     def build(

@@ -143,7 +143,8 @@ def encode_once(
     embedded: Float[Array, "B T D"] | None,
 ) -> tuple[Transformer, dict, Float[Array, "B T D"]]:
     """An unrolled network without dropout, its variables, and the encoder's output."""
-    network = Transformer(dataclasses.replace(config, scan_layers=False, remat="none"))
+    unrolled = dataclasses.replace(config, scan_layers=False, remat="none", attention="plain")
+    network = Transformer(unrolled)
     variables = {"params": unstack_layers(params)}
     embed = None if embedded is None else lambda ids, words: embedded
     encoded: Any = network.apply(variables, tokens, embed=embed, method="encode")

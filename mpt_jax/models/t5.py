@@ -8,6 +8,7 @@ the caller's `embed` says what stands in its place. Masks, positions and the
 decode cache treat virtual tokens like any others.
 """
 
+import dataclasses
 from typing import Any, NamedTuple
 
 import flax
@@ -15,8 +16,10 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 from flax.linen import partitioning as nn_partitioning
+from jax.sharding import Mesh
 from jaxtyping import Array, Bool, Float, Int
 
+from mpt_jax.models.segment_attention import SegmentBias, is_fused, segment_blocks
 from mpt_jax.models.t5_config import REMAT_POLICIES, T5Config
 from mpt_jax.models.t5_layers import (
     DecoderBlock,
@@ -85,6 +88,15 @@ class Stack(nn.Module):
         positions = jnp.arange(x.shape[1], dtype=jnp.int32)
         masked = mask_bias(mask, self.config.dtype)
         bias = with_positions(self.relpos_bias, masked, positions, positions)
+        return self._through_blocks(x, bias, context)
+
+    def over_segments(self, x: Float[Array, "B T D"], bias: SegmentBias):
+        """The encoder, where its attention is fused."""
+        if self.relpos_bias is not None:
+            bias = self.relpos_bias.over_segments(bias)
+        return self._through_blocks(x, bias, ())
+
+    def _through_blocks(self, x, bias, context):
         if not self.config.scan_layers:
             states = []
             x = self.dropout(x)
@@ -96,7 +108,7 @@ class Stack(nn.Module):
         return self.norm(x), tuple(stacked[i] for i in range(self.num_layers))
 
 
-def _after_first(context: tuple, bias: Array) -> tuple:
+def _after_first(context: tuple, bias: Array | SegmentBias) -> tuple:
     """Block arguments after x: the encoder takes (bias), the decoder (encoded, bias, cross)."""
     return (bias,) if not context else (context[0], bias, *context[1:])
 
@@ -114,10 +126,17 @@ def padding_or_segment_mask(
 
 
 class Transformer(nn.Module):
-    """T5: `__call__` for training, `encode` / `cross_keys_values` / `decode_step` for decoding."""
+    """T5: `__call__` for training, `encode` / `cross_keys_values` / `decode_step` for decoding.
+
+    Attributes:
+        config: its shape, and how it runs.
+        deterministic: False for dropout.
+        mesh: over which rows and weights are laid; fused attention needs it, nothing else.
+    """
 
     config: T5Config
     deterministic: bool = True
+    mesh: Mesh | None = None
 
     def setup(self):
         cfg = self.config
@@ -151,7 +170,9 @@ class Transformer(nn.Module):
             return_hidden: also return the hidden states that distillation compares.
         """
         segments = _segments_or_padding(encoder_segment_ids, encoder_input_tokens)
-        encoded, encoder_states = self._encode(encoder_input_tokens, segments, embed)
+        encoded, encoder_states = self._encode(
+            encoder_input_tokens, segments, embed, packed=encoder_segment_ids is not None
+        )
         target_segments = decoder_segment_ids
         if target_segments is None:  # Unpacked rows: padding behind a target harms nobody.
             target_segments = jnp.ones_like(decoder_input_tokens)
@@ -167,14 +188,20 @@ class Transformer(nn.Module):
             return logits
         return logits, Hidden((*encoder_states, encoded), decoder_states)
 
-    def _encode(self, tokens, segments, embed):
+    def _encode(self, tokens, segments, embed, *, packed):
+        cfg = self.config
         embedded = self.token_embedder(tokens, embed)
+        dropping = cfg.dropout_rate > 0 and not self.deterministic
+        if is_fused(cfg, self.mesh, *tokens.shape, packed=packed, dropping=dropping):
+            bias = SegmentBias(segment_blocks(segments), None, self.mesh)
+            return self.encoder.over_segments(embedded, bias)
         return self.encoder(embedded, padding_or_segment_mask(segments, segments))
 
     def encode(
         self, tokens: Int[Array, "B T"], *, embed: Embed | None = None
     ) -> Float[Array, "B T D"]:
-        return self._encode(tokens, (tokens != PAD_ID).astype(jnp.int32), embed)[0]
+        segments = _segments_or_padding(None, tokens)
+        return self._encode(tokens, segments, embed, packed=False)[0]
 
     def cross_keys_values(self, encoded: Float[Array, "B T D"]) -> tuple[KeysValues, ...]:
         """Keys and values of the encoder's output for every decoder layer: computed once."""
@@ -263,7 +290,8 @@ def init_cache(config: T5Config, batch: int, length: int) -> tuple[KeysValues, .
 def init_variables(config: T5Config, rng: Array) -> dict:
     """`params` and `params_axes` with fresh weights (T5X's initial distributions)."""
     ones = jnp.ones((1, 2), jnp.int32)
-    return dict(Transformer(config).init(rng, ones, ones))
+    plain = dataclasses.replace(config, attention="plain")  # the weights do not depend on it
+    return dict(Transformer(plain).init(rng, ones, ones))
 
 
 def init_params(config: T5Config, rng: Array) -> dict:

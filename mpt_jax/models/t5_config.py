@@ -31,6 +31,9 @@ class T5Config:
         scan_layers: stack the blocks' parameters and run them with `lax.scan`: compile time then
             does not grow with depth (deep models); unrolled is faster on CPU.
         remat: "none", "dots" (keep matrix products) or "full" (keep block inputs only).
+        attention: of the encoder over itself: "plain" computes all pairs of positions; "fused" passes
+            over the blocks of other segments and holds no [T, T] array (TPUs; no gradient for the
+            position bias, no dropout); "auto" is "fused" on TPUs where rows are packed or long.
     """
 
     vocab_size: int
@@ -51,6 +54,7 @@ class T5Config:
     dtype: str = "float32"
     scan_layers: bool = False
     remat: str = "none"
+    attention: str = "plain"
 
     def __post_init__(self):
         unknown = [name for name in self.mlp_activations if name not in ACTIVATIONS]
@@ -60,6 +64,10 @@ class T5Config:
             )
         if self.remat not in REMAT_POLICIES:
             raise ValueError(f"remat: got {self.remat!r}, expected one of {list(REMAT_POLICIES)}.")
+        if self.attention not in ATTENTIONS:
+            raise ValueError(
+                f"attention: got {self.attention!r}, expected one of {list(ATTENTIONS)}."
+            )
 
 
 # T5 v1.1's "gelu" is the tanh approximation (Hugging Face calls it gelu_new).
@@ -69,6 +77,8 @@ ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
     "silu": jax.nn.silu,
     "linear": lambda x: x,
 }
+
+ATTENTIONS = ("auto", "plain", "fused")
 
 REMAT_POLICIES = {
     "none": None,

@@ -16,7 +16,9 @@ from flax import linen as nn
 from flax.linen import partitioning as nn_partitioning
 from jaxtyping import Array, Float, Int
 
+from mpt_jax.models import segment_attention
 from mpt_jax.models.relative_position import relative_position_buckets
+from mpt_jax.models.segment_attention import SegmentBias
 from mpt_jax.models.t5_config import ACTIVATIONS, T5Config
 
 param_with_axes = nn_partitioning.param_with_axes
@@ -112,23 +114,28 @@ class RelativePositionBias(nn.Module):
     config: T5Config
     bidirectional: bool
 
-    @nn.compact
-    def __call__(self, queries: Int[Array, "Q"], keys: Int[Array, "S"]) -> Float[Array, "1 H Q S"]:
+    def setup(self):
         cfg = self.config
-        table = param_with_axes(
+        self.rel_embedding = param_with_axes(
             "rel_embedding",
             nn.initializers.variance_scaling(1.0, "fan_avg", "uniform"),
             (cfg.num_heads, cfg.relpos_num_buckets),
             jnp.float32,
             axes=("heads", "relpos_buckets"),
         )
+
+    def over_segments(self, bias: SegmentBias) -> SegmentBias:
+        return bias.with_positions(self.rel_embedding, self.config)
+
+    def __call__(self, queries: Int[Array, "Q"], keys: Int[Array, "S"]) -> Float[Array, "1 H Q S"]:
+        cfg = self.config
         buckets = relative_position_buckets(
             keys[None, :] - queries[:, None],
             bidirectional=self.bidirectional,
             num_buckets=cfg.relpos_num_buckets,
             max_distance=cfg.relpos_max_distance,
         )
-        return jnp.take(table, buckets, axis=1)[None].astype(cfg.dtype)
+        return jnp.take(self.rel_embedding, buckets, axis=1)[None].astype(cfg.dtype)
 
 
 def own_positions(config: T5Config, *, bidirectional: bool) -> RelativePositionBias | None:
@@ -186,6 +193,12 @@ class Attention(nn.Module):
         joined = mixed.transpose(0, 2, 1, 3).reshape(*x.shape[:2], -1)
         return self.out(joined)
 
+    def within_segments(self, x: Float[Array, "B T D"], bias: SegmentBias) -> Float[Array, "B T D"]:
+        mixed = segment_attention.attend(self.query(x), self.key(x), self.value(x), bias)
+        output = self.out(mixed)
+        # As in `_heads_first`: without it XLA lays the stack of `out` anew, and the stream with it.
+        return jax.lax.optimization_barrier(output) if self.config.scan_layers else output
+
     def __call__(self, x, source, bias, drop):
         return self.attend(x, self.keys_values(source), bias, drop)
 
@@ -225,12 +238,16 @@ class EncoderBlock(nn.Module):
         self.mlp_sum = ResidualSum()
         self.dropout = nn.Dropout(cfg.dropout_rate, deterministic=self.deterministic)
 
-    def __call__(self, x: Float[Array, "B T D"], bias: Float[Array, "_ _ T T"]):
-        positions = jnp.arange(x.shape[1], dtype=jnp.int32)
-        bias = with_positions(self.relpos_bias, bias, positions, positions)
+    def __call__(self, x: Float[Array, "B T D"], bias: Float[Array, "_ _ T T"] | SegmentBias):
         normed = self.pre_attention_layer_norm(x)
-        attended = self.dropout(self.attention(normed, normed, bias, self.dropout))
-        x = self.attention_sum(x, attended)
+        if isinstance(bias, SegmentBias):
+            bias = bias if self.relpos_bias is None else self.relpos_bias.over_segments(bias)
+            attended = self.attention.within_segments(normed, bias)
+        else:
+            positions = jnp.arange(x.shape[1], dtype=jnp.int32)
+            bias = with_positions(self.relpos_bias, bias, positions, positions)
+            attended = self.attention(normed, normed, bias, self.dropout)
+        x = self.attention_sum(x, self.dropout(attended))
         x = self.mlp_sum(x, self.dropout(self.mlp(self.pre_mlp_layer_norm(x), self.dropout)))
         return x, x
 

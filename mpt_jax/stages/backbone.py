@@ -13,6 +13,7 @@ from mpt_jax.data.vocabulary_files import open_vocabulary, vocabulary_of
 from mpt_jax.errors import UserError
 from mpt_jax.models.fingerprint import fingerprint
 from mpt_jax.models.formats.loading import load, open_weights
+from mpt_jax.models.segment_attention import check_attention
 from mpt_jax.models.t5 import T5Config, Transformer
 from mpt_jax.partitioning import fetch, make_mesh
 
@@ -78,6 +79,8 @@ class BackboneSource:
         dtype: of activations and matrix products, "float32" or "bfloat16" (accelerators).
         scan_layers: run the blocks in a loop: compile time then does not grow with depth.
         remat: "none", "dots" or "full"; see `T5Config`.
+        attention: "auto", "plain" or "fused"; see `T5Config`. "auto" is safe everywhere: it is fused only
+            on TPUs, only for rows where that saves work, and never where the position bias is trained.
         mesh_shape: devices along (data, model); None puts all on `data`.
     """
 
@@ -86,13 +89,15 @@ class BackboneSource:
     dtype: str = "float32"
     scan_layers: bool = False
     remat: str = "none"
+    attention: str = "auto"
     mesh_shape: tuple[int, int] | None = None
 
     def open(self) -> Backbone:
         """Loads the weights onto the mesh.
 
         Raises:
-            UserError: no such folder, weights that do not fit the configuration, no vocabulary.
+            UserError: no such folder, weights that do not fit the configuration, no vocabulary,
+                "fused" attention where there is none.
         """
         folder = self.folder
         try:
@@ -105,16 +110,19 @@ class BackboneSource:
                 f"{folder}: the {vocabulary.describe()} has more ids than the model's embedding "
                 f"table has rows ({weights.config.vocab_size}); they are not of one model."
             )
-        config = dataclasses.replace(
-            weights.config, dtype=self.dtype, scan_layers=self.scan_layers, remat=self.remat
-        )
         mesh = make_mesh(self.mesh_shape)
+        check_attention(self.attention, mesh.devices.flat[0].platform)
+        config = dataclasses.replace(
+            weights.config, dtype=self.dtype, scan_layers=self.scan_layers, remat=self.remat,
+            attention=self.attention,
+        )  # fmt: skip
         try:
             params, identity, placed = load(weights, config, mesh)
         except (OSError, ValueError) as error:
             raise UserError(f"The backbone in {folder} cannot be read: {error}") from error
         name = EMBEDDED if self.path == EMBEDDED else weights.name
-        return Backbone(name, Transformer(config), params, vocabulary, identity, placed, mesh)
+        network = Transformer(config, mesh=mesh)
+        return Backbone(name, network, params, vocabulary, identity, placed, mesh)
 
     def open_config(self) -> T5Config:
         """The model's shape alone, without the weights.

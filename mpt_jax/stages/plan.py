@@ -19,6 +19,7 @@ from rich.console import Console
 
 from mpt_jax.errors import UserError
 from mpt_jax.models.formats.loading import open_weights
+from mpt_jax.models.segment_attention import check_attention
 from mpt_jax.models.t5_config import T5Config
 from mpt_jax.models.t5_sizes import SIZES, size_named
 from mpt_jax.partitioning import DATA, MODEL, make_mesh
@@ -127,6 +128,7 @@ def run(
     plans: list[Planned] = []
     for topology_name in topologies:
         topology = topology_named(topology_name)
+        check_attention(config.attention, topology.devices[0].platform)
         with console.status(f"compiling for {topology_name}"):
             if auto:
                 plans += search(request, topology, model_axis)
@@ -161,8 +163,9 @@ def _shape(model: str | None, source: BackboneSource) -> tuple[str, T5Config]:
             f"the backbone {name!r} is no folder here; give --model, a folder or one of {list(SIZES)}."
         )
     return Path(name).name, dataclasses.replace(
-        config, dtype=source.dtype, scan_layers=source.scan_layers, remat=source.remat
-    )
+        config, dtype=source.dtype, scan_layers=source.scan_layers, remat=source.remat,
+        attention=source.attention,
+    )  # fmt: skip
 
 
 def _tasks(

@@ -53,7 +53,7 @@ def prepare_steps(request: Request, topology: Topology, setting: Setting) -> lis
     mesh = make_mesh((setting.data, setting.model), topology.devices)
     config = dataclasses.replace(request.config, remat=setting.remat)
     training = dataclasses.replace(request.training, accumulate=setting.accumulate)
-    network = Transformer(config)
+    network = Transformer(config, mesh=mesh)
     found = []
     for design in request.designs(network, request.tasks, training, mesh, **request.settings):
         rows = _rows(request, design.bank.members, setting)
