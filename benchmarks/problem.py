@@ -3,11 +3,15 @@
 Nothing is learnt here; only equal work counts. So weights and tokens are random, and the same for all.
 """
 
+import contextlib
 import dataclasses
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from turns import Prepared, Worker
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,6 +82,22 @@ def make(folder: Path, size: Size) -> Path:
         v=1 + 0.1 * normal((size.tasks, 1, size.emb_dim), np.float32),
     )
     return folder
+
+
+def write(folder: str, size: str) -> Prepared:
+    """`make` as a worker: on a GPU the process that compares holds no memory of it."""
+    make(Path(folder), SIZES[size])
+    return Prepared(lambda: None)
+
+
+@contextlib.contextmanager
+def written(size: str) -> Iterator[str]:
+    """A temporary folder with the problem in it."""
+    with tempfile.TemporaryDirectory() as folder:
+        writer = Worker("problem:write", folder=folder, size=size)
+        writer.wait_ready()
+        writer.end()
+        yield folder
 
 
 def tokens(folder: str | Path) -> dict[str, np.ndarray]:

@@ -24,8 +24,13 @@ from pathlib import Path
 from typing import Any
 
 HERE = Path(__file__).parent
-# Torch's waiting threads otherwise spin, and lose two to three times the time on a machine in use.
-QUIET = {"OMP_WAIT_POLICY": "PASSIVE", "TF_CPP_MIN_LOG_LEVEL": "3", "TOKENIZERS_PARALLELISM": "false"}
+ENVIRONMENT = {
+    # Torch's waiting threads otherwise spin, and lose two to three times the time on a machine in use.
+    "OMP_WAIT_POLICY": "PASSIVE",
+    "XLA_PYTHON_CLIENT_PREALLOCATE": "false",  # several workers share one GPU
+    "TF_CPP_MIN_LOG_LEVEL": "3",
+    "PYTHONWARNINGS": "ignore",
+}
 
 
 class WorkerFailed(Exception):
@@ -71,7 +76,7 @@ class Worker:
         self._process = subprocess.Popen(
             [python, __file__, function, json.dumps(arguments)],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
-            env={**os.environ, **QUIET, "PYTHONPATH": os.pathsep.join(paths), **env},
+            env={**os.environ, **ENVIRONMENT, "PYTHONPATH": os.pathsep.join(paths), **env},
         )  # fmt: skip
         self.facts: dict[str, Any] = {}
         self.peak_bytes = 0
@@ -108,11 +113,20 @@ class Worker:
         return json.loads(line)
 
 
-def take_turns(workers: Mapping[str, Worker], rounds: int) -> dict[str, list[Turn]]:
-    """Prepares the workers one after another, gives each `rounds` turns, and ends them."""
+def take_turns(
+    workers: Mapping[str, Worker],
+    rounds: int,
+    check: Callable[[Mapping[str, Worker]], None] = lambda workers: None,
+) -> dict[str, list[Turn]]:
+    """Waits for the workers to prepare, gives each `rounds` turns, and ends them.
+
+    Args:
+        check: looks at their facts before anything is timed, and raises if they do different work.
+    """
     try:
         for worker in workers.values():
             worker.wait_ready()
+        check(workers)
         turns: dict[str, list[Turn]] = {name: [] for name in workers}
         for number in range(rounds):
             # Forward and back, so that nobody always runs behind the same one.
@@ -141,6 +155,9 @@ class Ratio:
     cpu: float
     wall_spread: float
     cpu_spread: float
+
+    def scaled(self, factor: float) -> "Ratio":
+        return Ratio(*(factor * value for value in dataclasses.astuple(self)))
 
 
 def ratio(over: list[Turn], under: list[Turn]) -> Ratio:
