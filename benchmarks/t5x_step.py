@@ -67,7 +67,7 @@ def decode(folder: str, length: int) -> Prepared:
 
     def predict(params, batch):
         settings = {"temperature": 0.0, "topk": 1}
-        return model.predict_batch(params, batch, decoder_params=settings)
+        return model.predict_batch_with_aux(params, batch, decoder_params=settings)[0]
 
     program = jax.jit(predict).lower(params, batch).compile()
 
