@@ -1,5 +1,6 @@
 """The step that `mpt distill` trains with, on the benchmarks' model and batch."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,41 +22,42 @@ from mpt_jax.training.step import TrainState, init_state, make_train_step
 
 
 class Step(NamedTuple):
-    """Everything that one call needs: `program(state, frozen, batch) -> (state, metrics)`.
+    """Everything that `mpt distill` compiles its step of, for one MPT member of all tasks.
 
     Attributes:
-        program: compiled.
+        step: jitted.
         state: to start from; a call takes its buffers over.
         frozen: the backbone and the teachers.
-        batch: on the devices.
+        bank: the student's.
         objective: what is minimised.
     """
 
-    program: Any
+    step: Any
     state: TrainState
     frozen: Any
-    batch: dict[str, jax.Array]
+    bank: Bank
     objective: DistillationObjective
+
+    def compiled(self, batch: Mapping[str, jax.Array]) -> Any:
+        """`program(state, frozen, batch) -> (state, metrics)` for batches like this one."""
+        return self.step.lower(self.state, self.frozen, batch).compile()
 
 
 def open_backbone(folder: str | Path) -> Backbone:
     return BackboneSource(str(Path(folder) / "model")).open()
 
 
-def build(folder: str | Path, weight: float, cached: bool = False) -> Step:
-    """The step of one MPT member for all tasks of the problem in `folder`.
+def design(backbone: Backbone, folder: str | Path, weight: float = 0.0) -> Step:
+    """The step on the problem in `folder`.
 
     Args:
         weight: of distillation; 0 leaves the teachers out.
-        cached: whether the batch holds the teachers' outputs.
     """
-    backbone = open_backbone(folder)
     start = problem.prompt(folder)
     length, width = start["shared"].shape
-    tasks = len(start["u"])
+    tasks, vocab_size = len(start["u"]), backbone.config.vocab_size
     method = MPT(members=1, tasks=tasks, length=length, width=width)
     teachers = PromptTuning(members=tasks, tasks=1, length=length, width=width)
-    vocab_size = backbone.config.vocab_size
     bank = Bank((method,), vocab_size)
     noise = np.random.default_rng(2).standard_normal((tasks, 1, length, width), np.float32)
     objective = DistillationObjective(
@@ -68,13 +70,9 @@ def build(folder: str | Path, weight: float, cached: bool = False) -> Step:
         [(".*/shared", training.group(0.3)), (".*/[uv]", training.group(0.4))], params,
         members={method.name: 1}, clip_norm=training.clip_norm, steps=training.steps,
     )  # fmt: skip
-    step: Any = make_train_step(objective, optimizer, mesh=backbone.mesh, seed=training.seed)
+    step = make_train_step(objective, optimizer, mesh=backbone.mesh, seed=training.seed)
     state = place(init_state(params, optimizer), replicated(backbone.mesh))
-    frozen = objective.frozen(backbone.params)
-    batch = shard_batch(backbone.mesh, make_batch(folder, bank))
-    if cached:
-        batch = {**batch, **jax.jit(objective.teacher_outputs)(frozen, batch)}
-    return Step(step.lower(state, frozen, batch).compile(), state, frozen, batch, objective)
+    return Step(step, state, objective.frozen(backbone.params), bank, objective)
 
 
 def make_batch(folder: str | Path, bank: Bank) -> dict[str, np.ndarray]:
@@ -99,17 +97,27 @@ def make_batch(folder: str | Path, bank: Bank) -> dict[str, np.ndarray]:
 
 
 def train(folder: str, weight: float = 0.0, cached: bool = False) -> Prepared:
-    """One step; without distillation the FLOPs that XLA counts are told too."""
-    step = build(folder, weight, cached)
+    """One step.
+
+    Args:
+        weight: of distillation.
+        cached: whether the batch holds the teachers' outputs.
+    """
+    backbone = open_backbone(folder)
+    step = design(backbone, folder, weight)
+    batch = shard_batch(backbone.mesh, make_batch(folder, step.bank))
+    if cached:
+        batch = {**batch, **jax.jit(step.objective.teacher_outputs)(step.frozen, batch)}
+    program = step.compiled(batch)
     held = [step.state]
 
     def turn() -> float:
-        held[0], metrics = step.program(held[0], step.frozen, step.batch)
+        held[0], metrics = program(held[0], step.frozen, batch)
         return float(metrics["loss"][0])
 
     first = turn()
     turn()
-    flops = step.program.cost_analysis()["flops"]
+    flops = program.cost_analysis()["flops"]
     device = jax.devices()[0].device_kind
     return Prepared(turn, {"loss": first, "flops": flops, "device": device})
 
