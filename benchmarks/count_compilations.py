@@ -1,6 +1,6 @@
 """`mpt ...`, and a file that says how many programs it needed and how many the cache had.
 
-    python benchmarks/count_compilations.py FILE COMMAND ...
+python benchmarks/count_compilations.py FILE COMMAND ...
 """
 
 import sys

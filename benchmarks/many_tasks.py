@@ -26,7 +26,7 @@ def main(arguments: list[str] | None = None) -> None:
     described = stage_runs.task_settings(size, args.tasks, examples=64)
     sides = {
         "one program": ["random_texts"],
-        "eight programs": [f"random_text_{k}" for k in range(args.tasks)],
+        "a program for each task": [f"random_text_{k}" for k in range(args.tasks)],
     }
     turns: dict[str, list[Turn]] = {side: [] for side in sides}
     with problem.written(args.size) as folder:

@@ -11,7 +11,12 @@ def training_step(size: Size) -> int:
     targets alone: nothing of it depends on the prompt.
     """
     B, T, L = size.rows, size.prompt + size.inputs, size.targets
-    D, joined, mlp, layers = size.emb_dim, size.num_heads * size.head_dim, size.mlp_dim, size.num_layers
+    D, joined, mlp, layers = (
+        size.emb_dim,
+        size.num_heads * size.head_dim,
+        size.mlp_dim,
+        size.num_layers,
+    )
     feed_forward = 3 * 2 * D * mlp  # a position
     projection = 2 * D * joined  # likewise: query, key, value or output
 
@@ -26,8 +31,8 @@ def training_step(size: Size) -> int:
     decoder_weights = layers * B * L * (6 * projection + feed_forward)
     decoder = 2 * (cross_weights + decoder_weights)
     decoder += layers * 3 * 2 * (attention(L, L) + attention(L, T))
-    # Of the first layer: four projections of the self-attention and the cross-attention's query have no
-    # backward product, nor have its two products; keys are differentiated in the cross-attention, queries not.
+    # No backward product in the first layer: four projections of the self-attention, its two products, and
+    # the query of the cross-attention. Of queries and keys there, only keys are differentiated.
     decoder -= B * L * 5 * projection + 2 * 2 * attention(L, L) + attention(L, T)
     logits = 2 * 2 * B * L * D * size.vocab_size
     return encoder + decoder + logits

@@ -75,9 +75,15 @@ def design(backbone: Backbone, folder: str | Path, weight: float = 0.0) -> Step:
     return Step(step, state, objective.frozen(backbone.params), bank, objective)
 
 
-def make_batch(folder: str | Path, bank: Bank) -> dict[str, np.ndarray]:
-    """The problem's tokens as a stage would have them: each row behind its task's virtual ids."""
+def make_batch(folder: str | Path, bank: Bank, inputs: int | None = None) -> dict[str, np.ndarray]:
+    """The problem's tokens as a stage would have them: each row behind its task's virtual ids.
+
+    Args:
+        inputs: tokens of text, where they are not the problem's.
+    """
     arrays = problem.tokens(folder)
+    if inputs is not None:
+        arrays["inputs"] = np.resize(arrays["inputs"], (len(arrays["inputs"]), inputs))
     targets, tasks = arrays["targets"], arrays["tasks"]
     virtual = np.stack([bank.virtual_ids(0, 0, task) for task in tasks])
     ids = np.concatenate([virtual, arrays["inputs"]], axis=1)
@@ -94,18 +100,19 @@ def make_batch(folder: str | Path, bank: Bank) -> dict[str, np.ndarray]:
     }
 
 
-
-
-def train(folder: str, weight: float = 0.0, cached: bool = False) -> Prepared:
+def train(
+    folder: str, weight: float = 0.0, cached: bool = False, inputs: int | None = None
+) -> Prepared:
     """One step.
 
     Args:
         weight: of distillation.
         cached: whether the batch holds the teachers' outputs.
+        inputs: as in `make_batch`.
     """
     backbone = open_backbone(folder)
     step = design(backbone, folder, weight)
-    batch = shard_batch(backbone.mesh, make_batch(folder, step.bank))
+    batch = shard_batch(backbone.mesh, make_batch(folder, step.bank, inputs))
     if cached:
         batch = {**batch, **jax.jit(step.objective.teacher_outputs)(step.frozen, batch)}
     program = step.compiled(batch)

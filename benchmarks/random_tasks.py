@@ -29,7 +29,9 @@ def _source(task: int) -> seqio.FunctionDataSource:
 
         count = SETTINGS["examples"]
         lines = [[text(SETTINGS[key]) for _ in range(count)] for key in ("inputs", "targets")]
-        return tf.data.Dataset.from_tensor_slices(dict(zip(("inputs", "targets"), lines, strict=True)))
+        return tf.data.Dataset.from_tensor_slices(
+            dict(zip(("inputs", "targets"), lines, strict=True))
+        )
 
     return seqio.FunctionDataSource(texts, ["train", "validation"])
 

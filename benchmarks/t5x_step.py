@@ -60,10 +60,10 @@ def train(folder: str) -> Prepared:
 
 def decode(folder: str, length: int) -> Prepared:
     """Greedy: `temperature_sample` with the best token only, through the model's `predict_batch`."""
-    model, params, batch = _open(
-        folder, optimizer_def=None, decode_fn=decoding.temperature_sample
+    model, params, batch = _open(folder, optimizer_def=None, decode_fn=decoding.temperature_sample)
+    batch["decoder_input_tokens"] = jnp.zeros(
+        (len(batch["encoder_input_tokens"]), length), jnp.int32
     )
-    batch["decoder_input_tokens"] = jnp.zeros((len(batch["encoder_input_tokens"]), length), jnp.int32)
 
     def predict(params, batch):
         settings = {"temperature": 0.0, "topk": 1}

@@ -69,7 +69,12 @@ class Worker:
     """
 
     def __init__(
-        self, function: str, /, python: str = sys.executable, env: Mapping[str, str] = {}, **arguments
+        self,
+        function: str,
+        /,
+        python: str = sys.executable,
+        env: Mapping[str, str] = {},
+        **arguments,
     ):
         self.function = function
         paths = [str(HERE.parent), *filter(None, [os.environ.get("PYTHONPATH")])]
