@@ -85,7 +85,7 @@ def make_batch(folder: str | Path, bank: Bank, inputs: int | None = None) -> dic
     if inputs is not None:
         arrays["inputs"] = np.resize(arrays["inputs"], (len(arrays["inputs"]), inputs))
     targets, tasks = arrays["targets"], arrays["tasks"]
-    virtual = np.stack([bank.virtual_ids(0, 0, task) for task in tasks])
+    virtual = np.stack([bank.virtual_ids(0, 0, task) for task in tasks.tolist()])
     ids = np.concatenate([virtual, arrays["inputs"]], axis=1)
     per_task = np.repeat(tasks[:, None], targets.shape[1], axis=1)
     return {

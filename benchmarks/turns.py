@@ -98,11 +98,11 @@ class Worker:
         """Ends the process; `peak_bytes`, of its resident memory, is there then."""
         self._say("end")
         self.peak_bytes = self._answer()["peak_bytes"]
-        self._process.wait()
+        self._process.communicate()
 
     def kill(self) -> None:
         self._process.kill()
-        self._process.wait()
+        self._process.communicate()
 
     def _say(self, word: str) -> None:
         try:

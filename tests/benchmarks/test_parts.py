@@ -49,6 +49,15 @@ def test_results_of_one_name_are_replaced_and_others_kept(part, tmp_path):
     assert [held[name]["rows"][0]["value"] for name in "ab"] == [3.0, 2.0]
 
 
+def test_closed_form_is_what_xla_counts_less_what_lies_between_the_products(part, tmp_path):
+    problem, mpt_step, flops = part("problem"), part("mpt_step"), part("matmul_flops")
+    size = problem.Size(128, 2, 64, 256, 2, 2000, rows=8, prompt=20, inputs=40, targets=6)
+    problem.make(tmp_path, size)
+    step = mpt_step.design(mpt_step.open_backbone(tmp_path), tmp_path)
+    counted = step.compiled(mpt_step.make_batch(tmp_path, step.bank)).cost_analysis()["flops"]
+    assert 1 < counted * 8 / flops.training_step(size) < 1.03  # one device's of the tests' eight
+
+
 def test_the_page_has_the_figures_of_the_results(part, tmp_path):
     results, writer = part("results"), part("write_benchmarks")
     rows = [results.Row("x / y", 1.234, ">= 1.15", 0.1)]
