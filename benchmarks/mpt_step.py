@@ -10,6 +10,7 @@ import numpy as np
 import problem
 from turns import Prepared
 
+from mpt_jax.host_memory import run_in_callers_thread
 from mpt_jax.methods.bank import Bank
 from mpt_jax.methods.mpt import MPT
 from mpt_jax.methods.prompt_tuning import PromptTuning
@@ -44,6 +45,8 @@ class Step(NamedTuple):
 
 
 def open_backbone(folder: str | Path) -> Backbone:
+    """As a command of `mpt` opens it."""
+    run_in_callers_thread()
     return BackboneSource(str(Path(folder) / "model")).open()
 
 

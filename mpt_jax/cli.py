@@ -180,6 +180,10 @@ def _dispatch(arguments: Sequence[str]) -> int:
     command = COMMANDS[name]
     prepare_process()
     module = importlib.import_module(command.module)
+    if "jax" in sys.modules:
+        from mpt_jax.host_memory import run_in_callers_thread
+
+        run_in_callers_thread()
     parameters = inspect.signature(module.run).parameters
     given = vars(_parser(name, command, module, parameters).parse_args(rest))
     if (method_modules := given.pop("method_modules", None)) is not None:
