@@ -180,10 +180,6 @@ def _dispatch(arguments: Sequence[str]) -> int:
     command = COMMANDS[name]
     prepare_process()
     module = importlib.import_module(command.module)
-    if "jax" in sys.modules:
-        from mpt_jax.host_memory import run_in_callers_thread
-
-        run_in_callers_thread()
     parameters = inspect.signature(module.run).parameters
     given = vars(_parser(name, command, module, parameters).parse_args(rest))
     if (method_modules := given.pop("method_modules", None)) is not None:
@@ -191,6 +187,10 @@ def _dispatch(arguments: Sequence[str]) -> int:
 
         load_modules(method_modules, "method")  # before the configuration names them
     _join_processes({flag: given.pop(flag) for flag in PROCESS_FLAGS if flag in given})
+    if "jax" in sys.modules and not _one_of_several():
+        from mpt_jax.host_memory import run_in_callers_thread
+
+        run_in_callers_thread()
 
     macros, bindings = {}, []
     last = command.module.rpartition(".")[2]

@@ -19,9 +19,9 @@ _NEVER, _NONE = -1, 0
 
 
 def run_in_callers_thread() -> None:
-    """Has CPUs work in the thread that calls; must come before JAX looks for its devices.
+    """Has a CPU work in the thread that calls; must come before JAX looks for its devices.
 
-    Accelerators, and programs on several CPU devices, are not touched by it.
+    Accelerators, and programs on several devices or processes, gain nothing by it.
     """
     jax.config.update(_INLINE, False)
 
