@@ -5,6 +5,7 @@ google-research/prompt-tuning does it, so that T5X looks up as many words as the
 is its default one, a product with one-hot vectors.
 """
 
+from pathlib import Path
 from typing import Any
 
 import flax
@@ -14,13 +15,14 @@ import numpy as np
 import optax
 import problem
 from flax import linen as nn
-from mpt_step import make_batch, open_backbone
+from mpt_step import make_batch
 from t5x import decoding, models, train_state, trainer
 from t5x.examples.t5 import layers, network
 from turns import Prepared
 
 from mpt_jax.methods.bank import Bank
 from mpt_jax.methods.mpt import MPT
+from mpt_jax.stages.backbone import BackboneSource
 from mpt_jax.t5x.network import PROMPT, Encoder, PromptEmbedder, Transformer
 from mpt_jax.t5x.optimizer import prompt_optimizer
 
@@ -80,7 +82,9 @@ def decode(folder: str, length: int) -> Prepared:
 
 def _open(folder: str, **settings: Any) -> tuple[Any, Any, dict[str, jax.Array]]:
     """T5X's model, its parameters with the prompt's, and a batch."""
-    backbone, start = open_backbone(folder), problem.prompt(folder)
+    # Its weights only: T5X runs as it does by itself, without what `mpt` sets for its own process.
+    backbone = BackboneSource(str(Path(folder) / "model")).open()
+    start = problem.prompt(folder)
     ours, (length, width), tasks = backbone.config, start["shared"].shape, len(start["u"])
     config = network.T5Config(
         vocab_size=ours.vocab_size, emb_dim=width, num_heads=ours.num_heads,
