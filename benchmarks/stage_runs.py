@@ -49,9 +49,11 @@ def command(
 
 def environment(settings: str, directory: Path) -> dict[str, str]:
     """Of a run whose compilation cache is in `directory`: empty at first, as on a new machine."""
+    # Which programs the cache keeps is for `mpt` to say, whatever the caller's environment has.
+    own = {name: value for name, value in os.environ.items() if "PERSISTENT_CACHE" not in name}
     paths = [str(HERE.parent), *filter(None, [os.environ.get("PYTHONPATH")])]
     return {
-        **os.environ, **ENVIRONMENT, "MPT_BENCHMARK": settings,
+        **own, **ENVIRONMENT, "MPT_BENCHMARK": settings,
         "PYTHONPATH": os.pathsep.join(paths), "JAX_COMPILATION_CACHE_DIR": str(directory / "cache"),
     }  # fmt: skip
 
