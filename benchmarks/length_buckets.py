@@ -33,11 +33,13 @@ class OnlyLengths:
         return self._lengths
 
 
-def streams_of(tasks, examples, prompt_length, seed):
+def streams_of(tasks, examples, prompt_length, seed, longest=256):
+    """Streams of log-normal lengths; with another `longest` all of them are that much shorter."""
     random = np.random.RandomState(seed)
     streams = []
     for task in range(tasks):
-        inputs = np.clip(random.lognormal(np.log(58), 0.7, examples).astype(int), 4, 256)
+        drawn = random.lognormal(np.log(58 * longest / 256), 0.7, examples).astype(int)
+        inputs = np.clip(drawn, min(4, longest), longest)
         lengths = np.stack([inputs, random.randint(2, 9, examples)], axis=1)
         virtual_ids = np.arange(prompt_length, dtype=np.int32) + task * prompt_length
         streams.append(Stream(OnlyLengths(lengths), virtual_ids, 0, task, f"task{task}"))

@@ -183,7 +183,7 @@ def _dispatch(arguments: Sequence[str]) -> int:
     if name not in COMMANDS:
         raise unknown_name("command", name, COMMANDS)
     command = COMMANDS[name]
-    _prepare_process()
+    prepare_process()
     module = importlib.import_module(command.module)
     parameters = inspect.signature(module.run).parameters
     given = vars(_parser(name, command, module, parameters).parse_args(rest))
@@ -192,6 +192,10 @@ def _dispatch(arguments: Sequence[str]) -> int:
 
         load_modules(method_modules, "method")  # before the configuration names them
     _join_processes({flag: given.pop(flag) for flag in PROCESS_FLAGS if flag in given})
+    if "jax" in sys.modules and not _one_of_several():
+        from mpt_jax.host_memory import run_in_callers_thread
+
+        run_in_callers_thread()
 
     macros, bindings = {}, []
     last = command.module.rpartition(".")[2]
@@ -314,9 +318,13 @@ def _failed(code: int) -> int:
     return code
 
 
-def _prepare_process() -> None:
-    """Settings that must stand before the first import of JAX or TensorFlow."""
+def prepare_process() -> None:
+    """Settings that must stand before the first import of JAX or TensorFlow.
+
+    JAX_COMPILATION_CACHE_DIR says where compiled programs are kept. All are kept, also the small ones of
+    which there are many: a second start then compiles nothing.
+    """
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "mpt_jax" / "xla"
     os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(cache))
-    os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.5")
+    os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")

@@ -34,7 +34,7 @@ def doll(monkeypatch):
     monkeypatch.setitem(sys.modules, "doll_commands.doll", module)
     monkeypatch.setattr(run, "__module__", "doll_commands.doll")
     monkeypatch.setitem(COMMANDS, "doll", Command("doll_commands.doll", "a doll"))
-    monkeypatch.setattr(cli, "_prepare_process", lambda: None)
+    monkeypatch.setattr(cli, "prepare_process", lambda: None)
     calls.clear()
     return module
 

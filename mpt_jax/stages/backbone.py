@@ -11,6 +11,7 @@ from jax.sharding import Mesh
 from mpt_jax.data.vocabularies import Vocabulary
 from mpt_jax.data.vocabulary_files import open_vocabulary, vocabulary_of
 from mpt_jax.errors import UserError
+from mpt_jax.host_memory import keep_freed_memory
 from mpt_jax.models.fingerprint import fingerprint
 from mpt_jax.models.formats.loading import load, open_weights
 from mpt_jax.models.segment_attention import check_attention
@@ -120,6 +121,7 @@ class BackboneSource:
             params, identity, placed = load(weights, config, mesh)
         except (OSError, ValueError) as error:
             raise UserError(f"The backbone in {folder} cannot be read: {error}") from error
+        keep_freed_memory(mesh)
         name = EMBEDDED if self.path == EMBEDDED else weights.name
         network = Transformer(config, mesh=mesh)
         return Backbone(name, network, params, vocabulary, identity, placed, mesh)

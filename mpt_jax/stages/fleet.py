@@ -184,6 +184,7 @@ def train_fleet(
         ),
         metrics_folder=directory / "metrics" / program.name,
         place=lambda batch: shard_batch(backbone.mesh, batch),
+        prepare=step.prepare,
     )
     return Trained(
         fetch(result.best.params),

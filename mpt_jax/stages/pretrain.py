@@ -28,6 +28,7 @@ from mpt_jax.partitioning import make_mesh, place, replicated, shard_batch
 from mpt_jax.run_directory import open_run
 from mpt_jax.training import loop
 from mpt_jax.training.checkpoints import Checkpoints, Identity
+from mpt_jax.training.compiled_step import CompiledStep
 from mpt_jax.training.objectives import Batch, TokenLoss
 from mpt_jax.training.optimizers import Group, Optimizer
 from mpt_jax.training.schedules import Schedule
@@ -97,7 +98,7 @@ def run(
             [(".*", Group(learning_rate, rule, schedule))], params,
             members={MODEL: 1}, clip_norm=clip_norm, steps=steps,
         )  # fmt: skip
-        step = make_train_step(objective, optimizer, mesh=mesh, seed=NOISE_SEED)
+        step = CompiledStep(make_train_step(objective, optimizer, mesh=mesh, seed=NOISE_SEED))
         result = loop.train(
             place(init_state(params, optimizer), replicated(mesh)),
             step,
@@ -118,6 +119,7 @@ def run(
             ),
             metrics_folder=directory.metrics,
             place=lambda batch: shard_batch(mesh, batch),
+            prepare=step.prepare,
         )
         weights = jax.tree.map(lambda array: array[0], jax.device_get(result.state.params[MODEL]))
         folder = directory.path / "backbone"

@@ -20,10 +20,17 @@ class CompiledStep:
         self._programs: dict[tuple[Any, ...], Any] = {}
 
     def __call__(self, state: TrainState, frozen: Any, batch: Batch) -> tuple[TrainState, Metrics]:
+        return self._program(state, frozen, batch)(state, frozen, batch)
+
+    def prepare(self, state: TrainState, frozen: Any, batch: Batch) -> None:
+        """Compiles the step for batches of this shape, if it is not, and runs nothing."""
+        self._program(state, frozen, batch)
+
+    def _program(self, state: TrainState, frozen: Any, batch: Batch) -> Any:
         shapes = tuple(sorted((name, np.shape(value)) for name, value in batch.items()))
         if shapes not in self._programs:
             self._programs[shapes] = self._step.lower(state, frozen, batch).compile()
-        return self._programs[shapes](state, frozen, batch)
+        return self._programs[shapes]
 
     @property
     def peak_bytes(self) -> int | None:

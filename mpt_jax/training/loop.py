@@ -120,6 +120,7 @@ def train(
     checkpoints: Checkpoints | None = None,
     metrics_folder: Any = None,
     place: Callable[[Batch], Batch] = lambda batch: batch,
+    prepare: Callable[[Any, Any, Batch], None] = lambda state, backbone, batch: None,
 ) -> Result:
     """Trains from the latest checkpoint, or from `state`, up to `timetable.steps`.
 
@@ -138,6 +139,8 @@ def train(
       checkpoints: where to save and resume; None to do neither.
       metrics_folder: MODEL_DIR/metrics; None to write none.
       place: puts a batch on the devices.
+      prepare: compiles the step for a batch's shape, so that the time it takes is told apart; called with
+        the step's arguments before the first step of each shape.
 
     Raises:
       Diverged: a loss or parameter is not finite; says at which step, for which members and tasks.
@@ -167,7 +170,7 @@ def train(
         bar = stack.enter_context(TrainingProgress(title, timetable.steps, done=resumed_at))
         stop = stack.enter_context(stop_on_signal())
         run = _Run(*loop, timetable, fleet, evaluate, best_by, checkpoints, writer, bar, resumed_at)
-        return run.go(step_fn, backbone, batches, place, stop)
+        return run.go(step_fn, backbone, batches, place, prepare, stop)
 
 
 @dataclasses.dataclass
@@ -202,6 +205,7 @@ class _Run:
         backbone: Any,
         batches: Callable[[int], Iterator[Batch]],
         place: Callable[[Batch], Batch],
+        prepare: Callable[[Any, Any, Batch], None],
         stop: StopFlag,
     ) -> Result:
         timetable, step = self.timetable, self.resumed_at
@@ -215,11 +219,13 @@ class _Run:
         while step < timetable.steps:
             batch = next(source)
             shapes = tuple(sorted((name, np.shape(value)) for name, value in batch.items()))
-            before = time.monotonic()
-            self.state, metrics = step_fn(self.state, backbone, place(batch))
-            if shapes not in seen_shapes:  # this call traced and compiled before it dispatched
+            placed = place(batch)
+            if shapes not in seen_shapes:
                 seen_shapes.add(shapes)
+                before = time.monotonic()
+                prepare(self.state, backbone, placed)
                 self._note_compiling(time.monotonic() - before, batch)
+            self.state, metrics = step_fn(self.state, backbone, placed)
             step += 1
             self.pending.append((step, batch, metrics))
             last = step == timetable.steps

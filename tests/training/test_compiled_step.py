@@ -39,6 +39,16 @@ def test_each_shape_is_traced_once_and_gives_what_jit_gives():
     assert traced == [(4, 16), (8, 16)]
 
 
+def test_a_prepared_shape_is_not_traced_again_and_preparing_runs_nothing():
+    frozen = jnp.ones((16, 16), jnp.float32)
+    traced, state = [], start()
+    ahead = CompiledStep(step_of(traced))
+    ahead.prepare(state, frozen, batch(4))
+    np.testing.assert_array_equal(state.params, np.zeros(16))  # still there: not donated
+    ahead(state, frozen, batch(4))
+    assert traced == [(4, 16)]
+
+
 def test_memory_is_of_the_largest_shape_and_counts_donated_buffers_once():
     frozen = jnp.ones((16, 16), jnp.float32)
     ahead = CompiledStep(step_of([]))
