@@ -10,10 +10,12 @@ from jax.sharding import Mesh
 
 from mpt_jax.data.vocabularies import Vocabulary
 from mpt_jax.data.vocabulary_files import open_vocabulary, vocabulary_of
-from mpt_jax.errors import UserError
+from mpt_jax.errors import UserError, unknown_name
 from mpt_jax.models.fingerprint import fingerprint
 from mpt_jax.models.formats.loading import load, open_weights
 from mpt_jax.models.t5 import T5Config, Transformer
+from mpt_jax.models.t5_config import DTYPES, KEPT
+from mpt_jax.models.weight_precision import count_weights, widened
 from mpt_jax.partitioning import fetch, make_mesh
 
 EMBEDDED = "embedded"
@@ -30,7 +32,7 @@ class Backbone:
         params: the weights, laid over the mesh.
         vocabulary: what its token ids mean.
         fingerprint: of the weights as stored; prompts and checkpoints carry it.
-        placed: of the weights as they lie on the mesh, where `dtype` may have rounded them.
+        placed: of the weights as they lie on the mesh, where they may be rounded.
         mesh: axes (data, model).
     """
 
@@ -49,11 +51,12 @@ class Backbone:
     @property
     def embeddings(self) -> np.ndarray:
         """The vocabulary table [V, D] in float32; all processes must ask for it together."""
-        return fetch(self.params["token_embedder"]["embedding"]).astype(np.float32)
+        table = {name: fetch(array) for name, array in self.params["token_embedder"].items()}
+        return widened(table, "embedding")
 
     @property
     def num_parameters(self) -> int:
-        return sum(array.size for array in jax.tree.leaves(self.params))
+        return count_weights(self.params)
 
     def check_unchanged(self) -> None:
         """Raises UserError if the weights are not, bit for bit, those that were loaded."""
@@ -76,6 +79,9 @@ class BackboneSource:
         vocabulary: a `.model` file, a `tokenizer.json`, a folder that holds one, or "bytes"; None
             looks for it beside the weights.
         dtype: of activations and matrix products, "float32" or "bfloat16" (accelerators).
+        weights: how the frozen weights are kept: "int8" (a quarter of float32's memory; rounded,
+            so that scores may differ a little, see docs/precision.md), "bfloat16" or "float32";
+            None keeps them in `dtype`. "full" trains no rounded weights.
         scan_layers: run the blocks in a loop: compile time then does not grow with depth.
         remat: "none", "dots" or "full"; see `T5Config`.
         mesh_shape: devices along (data, model); None puts all on `data`.
@@ -84,9 +90,17 @@ class BackboneSource:
     path: str = EMBEDDED
     vocabulary: str | None = None
     dtype: str = "float32"
+    weights: str | None = None
     scan_layers: bool = False
     remat: str = "none"
     mesh_shape: tuple[int, int] | None = None
+
+    def __post_init__(self):
+        for field in ("dtype", "weights"):
+            value = getattr(self, field)
+            known = KEPT if field == "weights" else DTYPES
+            if value is not None and value not in known:
+                raise unknown_name(f"backbone.BackboneSource.{field}", str(value), known)
 
     def open(self) -> Backbone:
         """Loads the weights onto the mesh.
@@ -106,8 +120,9 @@ class BackboneSource:
                 f"table has rows ({weights.config.vocab_size}); they are not of one model."
             )
         config = dataclasses.replace(
-            weights.config, dtype=self.dtype, scan_layers=self.scan_layers, remat=self.remat
-        )
+            weights.config, dtype=self.dtype, weights=self.weights,
+            scan_layers=self.scan_layers, remat=self.remat,
+        )  # fmt: skip
         mesh = make_mesh(self.mesh_shape)
         try:
             params, identity, placed = load(weights, config, mesh)

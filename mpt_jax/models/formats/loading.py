@@ -18,6 +18,7 @@ from mpt_jax.models.formats.t5x_weights import T5XWeights
 from mpt_jax.models.formats.weights import Shape, Weights, parameter_shapes, read_finite
 from mpt_jax.models.layer_stacking import stack_layers, stacked_place
 from mpt_jax.models.t5 import T5Config, logical_axes
+from mpt_jax.models.weight_precision import kept, kept_dtype
 from mpt_jax.partitioning import make_mesh, tree_shardings
 
 
@@ -25,9 +26,9 @@ class Loaded(NamedTuple):
     """A backbone's weights on the mesh.
 
     Attributes:
-        params: the tree, unrolled or scanned as the config asks, in its dtype.
+        params: the tree, unrolled or scanned as the config asks, kept as it says.
         stored: fingerprint of the weights as the file holds them.
-        placed: fingerprint of the weights as they lie on the mesh, where the dtype may have rounded.
+        placed: fingerprint of the weights as they lie on the mesh, where they may be rounded.
     """
 
     params: dict
@@ -52,16 +53,18 @@ def load(weights: Weights, config: T5Config, mesh: Mesh) -> Loaded:
 
     Args:
         weights: the reader.
-        config: its config, or one that differs in dtype, scan_layers and remat.
+        config: its config, or one that differs in dtype, weights, scan_layers and remat.
         mesh: where to; every device gets its part of each weight, by the standard axis rules.
 
     Raises:
         ValueError: a weight holds NaN or infinity.
         UserError: a dimension does not divide over the mesh.
     """
-    dtype = jnp.dtype(config.dtype)
-    flat = parameter_shapes(weights.config)
-    tree = unflatten_dict({path: jax.ShapeDtypeStruct(flat[path], dtype) for path in flat}, sep="/")
+    flat = {
+        path: jax.ShapeDtypeStruct(shape, kept_dtype(path, config))
+        for path, shape in parameter_shapes(config).items()
+    }
+    tree = unflatten_dict(flat, sep="/")
     if config.scan_layers:
         tree = jax.eval_shape(stack_layers, tree)
     shardings = flatten_dict(tree_shardings(mesh, logical_axes(config), tree), sep="/")
@@ -69,23 +72,29 @@ def load(weights: Weights, config: T5Config, mesh: Mesh) -> Loaded:
     stored, placed = Fingerprint(), Fingerprint()
     pending: dict[str, _Stacked] = {}
     params: dict[str, jax.Array] = {}
-    for path in sorted(flat):
-        values = read_finite(weights, path)
-        stored.add(path, values)
-        values = values.astype(dtype, copy=False)
+
+    def put(path: str, values: np.ndarray) -> None:
         placed.add(path, values)
         where, layer = stacked_place(path) if config.scan_layers else (path, None)
-        shape, sharding = shapes[where].shape, shardings[where]
+        shape, sharding = shapes[where], shardings[where]
         if layer is None:
             params[where] = _spread(values, sharding)
-        else:
-            if where not in pending:
-                pending[where] = _Stacked(shape, dtype, sharding)
-            stack = pending[where]
-            stack.put(layer, values)
-            if stack.complete:
-                params[where] = pending.pop(where).array
+            return
+        if where not in pending:
+            pending[where] = _Stacked(shape.shape, shape.dtype, sharding)
+        stack = pending[where]
+        stack.put(layer, values)
+        if stack.complete:
+            params[where] = pending.pop(where).array
+
+    for path in sorted(parameter_shapes(weights.config)):
+        values = read_finite(weights, path)
+        stored.add(path, values)
+        parts = kept(path, values, config)
         del values  # before the next one is read
+        for name, part in parts.items():
+            put(name, part)
+        del parts, part
     return Loaded(unflatten_dict(params, sep="/"), stored.hexdigest(), placed.hexdigest())
 
 
