@@ -12,7 +12,8 @@ The product has a gradient of its own, for two reasons. The usual one keeps, for
 kernel as it was multiplied, in wide numbers: of all layers together that is the float model over
 again (as measured in scanned layers, for a plain product and for Qwix's alike). And the compiler would
 share a widened kernel between the way there and back, or between teacher and student, and keep it
-in between, which the barriers forbid. XLA for CPUs drops barriers: there, unrolled layers still share.
+in between, which barriers forbid. XLA for CPUs drops barriers; there the product is the taken branch of
+a condition on a scale, which the compiler can neither decide nor look into.
 
 Why no library: AQT's authors send their users to Qwix. Qwix (0.1) replaces jnp.dot and
 lax.dot_general of the process while a network runs, quantises a tree that is there as a whole,
@@ -143,9 +144,7 @@ def product(
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
 def _narrow_product(inward, x, kernel, scale):
-    # Widened no earlier than x is there.
-    kernel, x = jax.lax.optimization_barrier((kernel, x))
-    product = _contracted(x, kernel, inward)
+    product = _apart(x, kernel, scale, inward)
     return (product if scale is None else product * _last(scale, product)).astype(x.dtype)
 
 
@@ -155,14 +154,30 @@ def _forward(inward, x, kernel, scale):
 
 def _backward(inward, kept_for_it, gradient):
     kernel, scale = kept_for_it
-    kernel, gradient = jax.lax.optimization_barrier((kernel, gradient))
     scaled = gradient
     if scale is not None:
         scaled = (gradient.astype(jnp.float32) * _last(scale, gradient)).astype(gradient.dtype)
-    return _contracted(scaled, kernel, 1 - inward).astype(gradient.dtype), None, None
+    return _apart(scaled, kernel, scale, 1 - inward).astype(gradient.dtype), None, None
 
 
 _narrow_product.defvjp(_forward, _backward)
+
+
+def _apart(x, kernel, scale, axis):
+    """The product, for which the kernel is widened no earlier than x is there, and for no other."""
+    contracted = functools.partial(_contracted, axis=axis)
+
+    def behind_barrier(x, kernel, scale):
+        del scale
+        return contracted(*jax.lax.optimization_barrier((x, kernel)))
+
+    def in_branch(x, kernel, scale):
+        shape = jax.eval_shape(contracted, x, kernel)
+        broken = functools.partial(jnp.full, shape.shape, jnp.nan, shape.dtype)
+        return jax.lax.cond(scale[0] > 0, contracted, lambda x, kernel: broken(), x, kernel)
+
+    on_cpu = behind_barrier if scale is None else in_branch
+    return jax.lax.platform_dependent(x, kernel, scale, cpu=on_cpu, default=behind_barrier)
 
 
 def _contracted(x, kernel, axis):

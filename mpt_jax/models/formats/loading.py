@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Int, Num
 
 from mpt_jax.models.fingerprint import Fingerprint
 from mpt_jax.models.formats.hf_folder import HuggingFaceWeights, is_hf_folder
@@ -141,6 +141,6 @@ class _Stacked:
 
 
 def _write_layer(
-    stacked: Float[Array, "N ..."], values: Float[Array, "..."], layer: Int[Array, ""]
-) -> Float[Array, "N ..."]:
+    stacked: Num[Array, "N ..."], values: Num[Array, "..."], layer: Int[Array, ""]
+) -> Num[Array, "N ..."]:
     return jax.lax.dynamic_update_index_in_dim(stacked, values, layer, axis=0)
