@@ -64,8 +64,12 @@ def test_a_fleet_computes_what_it_does_on_the_floats(kind, config, in_int8, back
 
     narrow, wide = int8_and_floats(backbone, in_int8)
     found, expected = gradients(in_int8, narrow), gradients(config, wide)
-    for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
-        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4 * float(np.abs(b).max()))
+    for ours, theirs in zip(found, expected, strict=True):
+        # Of the largest number of all: the biases of keys change nothing, and their gradient is noise.
+        largest = max(float(np.abs(leaf).max()) for leaf in jax.tree.leaves(theirs))
+        assert largest > 0
+        for a, b in zip(jax.tree.leaves(ours), jax.tree.leaves(theirs), strict=True):
+            np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5 * largest)
 
 
 def test_whole_weights_are_refused(in_int8):
