@@ -20,6 +20,7 @@ class Full(NetworkMethod):
 
     name: str = "full"
     kind: ClassVar[str] = "full"
+    trains_kernels: ClassVar[bool] = True
 
     def shapes(self) -> dict[str, Shape]:
         return parameter_shapes(self.config)

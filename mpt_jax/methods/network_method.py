@@ -20,7 +20,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 from mpt_jax.errors import UserError
 from mpt_jax.methods.method import Method, Params, Sizes, member, stack_members
 from mpt_jax.models.formats.weights import Shape, parameter_shapes
-from mpt_jax.models.t5_config import T5Config
+from mpt_jax.models.t5_config import INT8, T5Config
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,6 +33,7 @@ class NetworkMethod(Method):
 
     config: T5Config
     starts: ClassVar[tuple[str, ...]] = ("backbone",)
+    trains_kernels: ClassVar[bool] = False  # whether it puts others in the place of kernels
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -45,6 +46,16 @@ class NetworkMethod(Method):
             raise UserError(
                 f"{self.name} changes the network, which is trained with plain attention; set "
                 "backbone.BackboneSource.attention = 'auto', which is fused for prompts only."
+            )
+        self.check_precision(self.config.weights)
+
+    @classmethod
+    def check_precision(cls, weights: str | None) -> None:
+        """Raises UserError if the method cannot train on a backbone whose weights are kept so."""
+        if cls.trains_kernels and weights == INT8:
+            raise UserError(
+                f"{cls.kind} trains the weights themselves, which int8 numbers cannot follow; leave "
+                "backbone.BackboneSource.weights out, or train a method that leaves the weights alone."
             )
 
     @classmethod

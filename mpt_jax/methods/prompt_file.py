@@ -28,8 +28,9 @@ from mpt_jax.methods.tensor_file import PromptFileError, check_finite, read_tens
 from mpt_jax.models.t5_config import T5Config
 from mpt_jax.whole_files import write_whole
 
-# Format versions: files without references and settings are as they always were.
-WHOLE, REFERRING, WITH_SETTINGS = 1, 2, 3
+# Format versions: files without references, settings and a rounded backbone are as they always were.
+WHOLE, REFERRING, WITH_SETTINGS, ROUNDED = 1, 2, 3, 4
+FLOAT32 = "float32"
 METADATA_KEY = "mpt_jax_prompt"
 
 
@@ -48,6 +49,8 @@ class PromptMetadata:
       step: training step of the parameters. source_run: directory of the run that wrote them.
       shapes: of the tensors. tool_version: of the writing mpt_jax.
       settings: what the method must be told besides, ``Method.settings``.
+      backbone_precision: how that model's weights were kept and computed with, `T5Config.precision`;
+        "float32" too where a file does not tell.
       references: tensor -> where it is taken from, for those that are not in the file itself.
     """
 
@@ -67,12 +70,13 @@ class PromptMetadata:
     format_version: int = WHOLE
     settings: Mapping[str, Any] = field(default_factory=dict)
     references: Mapping[str, Reference] = field(default_factory=dict)
+    backbone_precision: str = FLOAT32
 
     def arguments(self) -> dict[str, Any]:
         """What :func:`save_prompt_file` has to be told to say the same of other arrays."""
         names = (
             "kind", "task_names", "backbone_fingerprint", "backbone_name", "vocabulary_fingerprint",
-            "scores", "step", "source_run", "settings",
+            "scores", "step", "source_run", "settings", "backbone_precision",
         )  # fmt: skip
         return {name: getattr(self, name) for name in names}
 
@@ -172,6 +176,7 @@ def save_prompt_file(
     step: int | None = None,
     source_run: str | None = None,
     settings: Mapping[str, Any] | None = None,
+    backbone_precision: str = FLOAT32,
     references: Mapping[str, Path] | None = None,
     overwrite: bool = False,
 ) -> Path:
@@ -184,6 +189,7 @@ def save_prompt_file(
       kind: ``Method.kind``.
       task_names: as many as the parameters hold tasks.
       settings: ``Method.settings``.
+      backbone_precision: ``T5Config.precision`` of the backbone as it was trained on.
       references: name of an array -> the prompt file, in or below the new one's folder, that holds
         the very same array; it is not written again.
       overwrite: replace a file that is there already.
@@ -234,8 +240,17 @@ def save_prompt_file(
         source_run=source_run,
         shapes=shapes,
         tool_version=_tool_version(),
-        format_version=WITH_SETTINGS if settings else REFERRING if referred else WHOLE,
+        format_version=(
+            ROUNDED
+            if backbone_precision != FLOAT32
+            else WITH_SETTINGS
+            if settings
+            else REFERRING
+            if referred
+            else WHOLE
+        ),
         settings=dict(settings or {}),
+        backbone_precision=backbone_precision,
         references=referred,
     )
     # One key only: safetensors does not keep the order of several, and files should be
@@ -321,10 +336,10 @@ def _sizes(path: Path, kind: str, shapes: Mapping[str, tuple[int, ...]]) -> Size
 def _parse_metadata(path: Path, text: str) -> PromptMetadata:
     try:
         fields = json.loads(text)
-        if (version := fields["format_version"]) not in (WHOLE, REFERRING, WITH_SETTINGS):
+        if (version := fields["format_version"]) not in range(WHOLE, ROUNDED + 1):
             raise PromptFileError(
                 f"{path} has the format version {version}; this mpt_jax ({_tool_version()}) reads "
-                f"versions {WHOLE} to {WITH_SETTINGS}, the file was written by "
+                f"versions {WHOLE} to {ROUNDED}, the file was written by "
                 f"{fields.get('tool_version')}."
             )
         fields["task_names"] = tuple(fields["task_names"])
@@ -345,6 +360,8 @@ def _metadata_text(metadata: PromptMetadata) -> str:
     for name in ("references", "settings"):  # earlier versions do not know them
         if not fields[name]:
             del fields[name]
+    if metadata.format_version < ROUNDED:
+        del fields["backbone_precision"]
     return json.dumps(fields, sort_keys=True)
 
 

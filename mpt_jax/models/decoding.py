@@ -27,6 +27,7 @@ from mpt_jax.models.t5 import (
     Transformer,
     init_cache,
 )
+from mpt_jax.models.weight_precision import SCALE, rows
 
 Cache = tuple[KeysValues, ...]
 Ids = Array | np.ndarray
@@ -132,8 +133,9 @@ def input_embeddings(
     if embed is None:
         return None
     ids = jnp.asarray(tokens)
-    table = params["token_embedder"]["embedding"]
-    return embed(ids, jnp.take(table, ids, axis=0, mode="clip").astype(config.dtype))
+    table = params["token_embedder"]
+    words = jnp.clip(ids, 0, config.vocab_size - 1)
+    return embed(ids, rows(table["embedding"], table.get(f"embedding{SCALE}"), words, config.dtype))
 
 
 def encode_once(

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 from flax.traverse_util import flatten_dict
-from jaxtyping import Float
+from jaxtyping import Num
 
 from mpt_jax.models.layer_stacking import unrolled_path
 
@@ -24,7 +24,7 @@ class Fingerprint:
         self._digest = hashlib.sha256()
         self._last = ""
 
-    def add(self, path: str, values: Float[np.ndarray, "..."]) -> None:
+    def add(self, path: str, values: Num[np.ndarray, "..."]) -> None:
         if path <= self._last:
             raise ValueError(
                 f"weights have to come in sorted order; got {path} after {self._last}."

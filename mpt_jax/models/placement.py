@@ -3,13 +3,13 @@
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 from flax.traverse_util import unflatten_dict
 from jax.sharding import Mesh
 
 from mpt_jax.models.formats.weights import parameter_shapes
 from mpt_jax.models.layer_stacking import stack_layers
 from mpt_jax.models.t5 import T5Config, logical_axes
+from mpt_jax.models.weight_precision import kept_dtype
 from mpt_jax.partitioning import tree_shardings
 
 
@@ -17,15 +17,15 @@ def placed_shapes(config: T5Config, mesh: Mesh) -> Any:
     """The parameter tree as it lies on the mesh, of `jax.ShapeDtypeStruct` with shardings.
 
     Args:
-        config: says whether layers are stacked, and the dtype in which the weights are kept.
+        config: says whether layers are stacked, and how the weights are kept.
         mesh: every device gets its part of each weight, by the standard axis rules.
 
     Raises:
         UserError: a dimension does not divide over the mesh.
     """
-    dtype = jnp.dtype(config.dtype)
     flat = {
-        path: jax.ShapeDtypeStruct(shape, dtype) for path, shape in parameter_shapes(config).items()
+        path: jax.ShapeDtypeStruct(shape, kept_dtype(path, config))
+        for path, shape in parameter_shapes(config).items()
     }
     tree = unflatten_dict(flat, sep="/")
     if config.scan_layers:

@@ -248,7 +248,7 @@ class Decoder(Stack):
         super().setup()
         cfg = self.config
         if not cfg.logits_via_embedding:
-            self.logits_dense = Linear(cfg.vocab_size, ("embed", "vocab"), cfg.dtype)
+            self.logits_dense = Linear(cfg.vocab_size, ("embed", "vocab"), cfg)
 
     def _logits(self, x: Float[Array, "B L D"], embedder: Embedder) -> Float[Array, "B L V"]:
         attend = embedder.attend if self.config.logits_via_embedding else self.logits_dense

@@ -6,6 +6,10 @@ from collections.abc import Callable
 import jax
 from jaxtyping import Array
 
+INT8 = "int8"
+DTYPES = ("float32", "bfloat16")
+KEPT = (*DTYPES, INT8)
+
 
 @dataclasses.dataclass(frozen=True)
 class T5Config:
@@ -28,6 +32,8 @@ class T5Config:
         layer_norm_epsilon: added to the mean square in the RMS norm.
         dropout_rate: used only where the caller passes `deterministic=False`.
         dtype: of activations and matrix products, "float32" or "bfloat16".
+        weights: how frozen weights are kept, a name of `KEPT`; None keeps them in `dtype`. See
+            `weight_precision.py`.
         scan_layers: stack the blocks' parameters and run them with `lax.scan`: compile time then
             does not grow with depth (deep models); unrolled is faster on CPU.
         remat: "none", "dots" (keep matrix products) or "full" (keep block inputs only).
@@ -52,6 +58,7 @@ class T5Config:
     layer_norm_epsilon: float = 1e-6
     dropout_rate: float = 0.0
     dtype: str = "float32"
+    weights: str | None = None
     scan_layers: bool = False
     remat: str = "none"
     attention: str = "plain"
@@ -68,6 +75,18 @@ class T5Config:
             raise ValueError(
                 f"attention: got {self.attention!r}, expected one of {list(ATTENTIONS)}."
             )
+        if self.kept not in KEPT:
+            raise ValueError(f"weights: got {self.kept!r}, expected one of {list(KEPT)}.")
+
+    @property
+    def kept(self) -> str:
+        """How weights are kept."""
+        return self.weights or self.dtype
+
+    @property
+    def precision(self) -> str:
+        """How weights are kept and, where that is something else, what is computed with, in words."""
+        return self.dtype if self.kept == self.dtype else f"{self.kept} in {self.dtype}"
 
 
 # T5 v1.1's "gelu" is the tanh approximation (Hugging Face calls it gelu_new).

@@ -20,6 +20,7 @@ from mpt_jax.models import segment_attention
 from mpt_jax.models.relative_position import relative_position_buckets
 from mpt_jax.models.segment_attention import SegmentBias
 from mpt_jax.models.t5_config import ACTIVATIONS, T5Config
+from mpt_jax.models.weight_precision import declare, product, rows
 
 param_with_axes = nn_partitioning.param_with_axes
 
@@ -45,14 +46,14 @@ class Linear(nn.Module):
 
     features: int
     axes: tuple[str, str]
-    dtype: str
+    config: T5Config
     kernel_init: Callable = fan_in()
 
     @nn.compact
     def __call__(self, x: Float[Array, "B T In"]) -> Float[Array, "B T Out"]:
         shape = (x.shape[-1], self.features)
-        kernel = param_with_axes("kernel", self.kernel_init, shape, jnp.float32, axes=self.axes)
-        return jnp.dot(x.astype(self.dtype), kernel.astype(self.dtype))
+        kernel, scale = declare("kernel", self.kernel_init, shape, self.axes, self.config)
+        return product(x.astype(self.config.dtype), kernel, scale)
 
 
 class RMSNorm(nn.Module):
@@ -86,26 +87,21 @@ class Embedder(nn.Module):
 
     def setup(self):
         cfg = self.config
-        self.embedding = param_with_axes(
-            "embedding",
-            nn.initializers.normal(stddev=1.0),
-            (cfg.vocab_size, cfg.emb_dim),
-            jnp.float32,
-            axes=("vocab", "embed"),
+        shape = (cfg.vocab_size, cfg.emb_dim)
+        self.embedding, self.scale = declare(
+            "embedding", nn.initializers.normal(stddev=1.0), shape, ("vocab", "embed"), cfg
         )
 
     def __call__(self, ids: Int[Array, "B T"], embed: Embed | None = None) -> Float[Array, "B T D"]:
         size = self.config.vocab_size
-        table = self.embedding.astype(self.config.dtype)
-        words = jnp.take(table, jnp.clip(ids, 0, size - 1), axis=0)
+        words = rows(self.embedding, self.scale, jnp.clip(ids, 0, size - 1), self.config.dtype)
         return words if embed is None else embed(ids, words).astype(self.config.dtype)
 
     def attend(self, x: Float[Array, "B L D"]) -> Float[Array, "B L V"]:
         """Logits from the tied table; v1.0 was trained with them scaled by 1/sqrt(D)."""
-        table = self.embedding.astype(self.config.dtype)
         if self.config.scale_tied_logits:
             x = x / np.sqrt(x.shape[-1]).astype(x.dtype)
-        return jnp.dot(x, table.T)
+        return product(x, self.embedding, self.scale, inward=1)
 
 
 class RelativePositionBias(nn.Module):
@@ -163,10 +159,10 @@ class Attention(nn.Module):
         joined = cfg.num_heads * cfg.head_dim
         inward = ("embed", "joined_kv")
         query_init = fan_in(1.0 / cfg.head_dim, "normal")
-        self.query = Linear(joined, inward, cfg.dtype, query_init)
-        self.key = Linear(joined, inward, cfg.dtype, fan_in(1.0, "normal"))
-        self.value = Linear(joined, inward, cfg.dtype, fan_in(1.0, "normal"))
-        self.out = Linear(cfg.emb_dim, ("joined_kv", "embed"), cfg.dtype, fan_in(1.0, "normal"))
+        self.query = Linear(joined, inward, cfg, query_init)
+        self.key = Linear(joined, inward, cfg, fan_in(1.0, "normal"))
+        self.value = Linear(joined, inward, cfg, fan_in(1.0, "normal"))
+        self.out = Linear(cfg.emb_dim, ("joined_kv", "embed"), cfg, fan_in(1.0, "normal"))
 
     def _heads_first(self, x: Float[Array, "B T J"]) -> Float[Array, "B H T head_dim"]:
         if self.config.scan_layers:
@@ -217,10 +213,10 @@ class MLP(nn.Module):
         branches = []
         for i, activation in enumerate(cfg.mlp_activations):
             name = "wi" if single else f"wi_{i}"
-            branch = Linear(cfg.mlp_dim, ("embed", "mlp"), cfg.dtype, name=name)(x)
+            branch = Linear(cfg.mlp_dim, ("embed", "mlp"), cfg, name=name)(x)
             branches.append(ACTIVATIONS[activation](branch))
         hidden = functools.reduce(operator.mul, branches)
-        return Linear(cfg.emb_dim, ("mlp", "embed"), cfg.dtype, name="wo")(drop(hidden))
+        return Linear(cfg.emb_dim, ("mlp", "embed"), cfg, name="wo")(drop(hidden))
 
 
 class EncoderBlock(nn.Module):

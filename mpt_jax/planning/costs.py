@@ -7,6 +7,7 @@ import numpy as np
 
 from mpt_jax.models.formats.weights import parameter_shapes
 from mpt_jax.models.t5_config import T5Config
+from mpt_jax.models.weight_precision import kept_dtype
 from mpt_jax.planning.chips import Chip
 from mpt_jax.planning.matmul_flops import Shape, attention_flops, backward_flops, forward_flops
 
@@ -50,9 +51,11 @@ class Work:
 
 
 def weight_bytes(config: T5Config) -> int:
-    """Of the whole backbone in its dtype."""
-    size = 2 if config.dtype == "bfloat16" else 4
-    return size * sum(math.prod(shape) for shape in parameter_shapes(config).values())
+    """Of the whole backbone as it is kept."""
+    return sum(
+        math.prod(shape) * kept_dtype(path, config).itemsize
+        for path, shape in parameter_shapes(config).items()
+    )
 
 
 def step_seconds(work: Work, chip: Chip, data: int, model: int, accumulate: int) -> float:

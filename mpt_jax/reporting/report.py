@@ -95,7 +95,9 @@ def backbone_line(results: Results) -> str:
         return ""
     size = f", {b['parameters']:,} parameters, all frozen" if b.get("parameters") else ""
     name, fingerprint = b.get("name", "unnamed"), b.get("fingerprint", "unknown")
-    return f"Backbone: **{name}** (fingerprint `{fingerprint}`{size}). Run `{results.id}`."
+    precision = b.get("precision", "float32")
+    kept = "" if precision == "float32" else f", in {precision}"
+    return f"Backbone: **{name}** (fingerprint `{fingerprint}`{size}{kept}). Run `{results.id}`."
 
 
 def _in_short(results: Results, method: str) -> str:

@@ -157,7 +157,7 @@ class Results:
 
     Attributes:
       id: tells this run's results from another's; stays the same when a run is resumed.
-      backbone: name, fingerprint, parameters.
+      backbone: name, fingerprint, precision, parameters.
       environment: versions of the libraries, devices and so on, for the reader.
       seconds: run time of each stage.
       comparison: of `mpt compare`, see `mpt_jax.reporting.comparison.records`; empty otherwise.

@@ -142,10 +142,12 @@ def run(
         dry_run: check and describe, train nothing.
         config_text: gives the operative configuration.
     """
+    variants = chosen_variants(variants, methods)
+    for variant in variants:
+        variant.check_precision(backbone.weights)
     with Session("adapt", model_dir, backbone, data, task_modules, dry_run, config_text) as session:
         frozen = session.backbone
         tasks = data.tasks_of(mixture_or_task_name, frozen.vocabulary)
-        variants = chosen_variants(variants, methods)
         plans = _plans(variants, mixture_or_task_name, tasks, shots, seeds)
         examples = _examples(plans, data, per_class)
         validation = {task: data.open(task, "validation") for task in tasks}

@@ -4,18 +4,19 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
-import jax
 import numpy as np
 from jax.sharding import Mesh
 
 from mpt_jax.data.vocabularies import Vocabulary
 from mpt_jax.data.vocabulary_files import open_vocabulary, vocabulary_of
-from mpt_jax.errors import UserError
+from mpt_jax.errors import UserError, unknown_name
 from mpt_jax.host_memory import keep_freed_memory
 from mpt_jax.models.fingerprint import fingerprint
 from mpt_jax.models.formats.loading import load, open_weights
 from mpt_jax.models.segment_attention import check_attention
 from mpt_jax.models.t5 import T5Config, Transformer
+from mpt_jax.models.t5_config import DTYPES, KEPT
+from mpt_jax.models.weight_precision import count_weights, widened
 from mpt_jax.partitioning import fetch, make_mesh
 
 EMBEDDED = "embedded"
@@ -32,7 +33,7 @@ class Backbone:
         params: the weights, laid over the mesh.
         vocabulary: what its token ids mean.
         fingerprint: of the weights as stored; prompts and checkpoints carry it.
-        placed: of the weights as they lie on the mesh, where `dtype` may have rounded them.
+        placed: of the weights as they lie on the mesh, where they may be rounded.
         mesh: axes (data, model).
     """
 
@@ -51,11 +52,12 @@ class Backbone:
     @property
     def embeddings(self) -> np.ndarray:
         """The vocabulary table [V, D] in float32; all processes must ask for it together."""
-        return fetch(self.params["token_embedder"]["embedding"]).astype(np.float32)
+        table = {name: fetch(array) for name, array in self.params["token_embedder"].items()}
+        return widened(table, "embedding")
 
     @property
     def num_parameters(self) -> int:
-        return sum(array.size for array in jax.tree.leaves(self.params))
+        return count_weights(self.params)
 
     def check_unchanged(self) -> None:
         """Raises UserError if the weights are not, bit for bit, those that were loaded."""
@@ -78,6 +80,9 @@ class BackboneSource:
         vocabulary: a `.model` file, a `tokenizer.json`, a folder that holds one, or "bytes"; None
             looks for it beside the weights.
         dtype: of activations and matrix products, "float32" or "bfloat16" (accelerators).
+        weights: how the frozen weights are kept: "int8" (a quarter of float32's memory; rounded,
+            so that scores may differ a little, see docs/precision.md), "bfloat16" or "float32";
+            None keeps them in `dtype`. "full" trains no rounded weights.
         scan_layers: run the blocks in a loop: compile time then does not grow with depth.
         remat: "none", "dots" or "full"; see `T5Config`.
         attention: "auto", "plain" or "fused"; see `T5Config`. "auto" is safe everywhere: it is fused only
@@ -88,10 +93,18 @@ class BackboneSource:
     path: str = EMBEDDED
     vocabulary: str | None = None
     dtype: str = "float32"
+    weights: str | None = None
     scan_layers: bool = False
     remat: str = "none"
     attention: str = "auto"
     mesh_shape: tuple[int, int] | None = None
+
+    def __post_init__(self):
+        for field in ("dtype", "weights"):
+            value = getattr(self, field)
+            known = KEPT if field == "weights" else DTYPES
+            if value is not None and value not in known:
+                raise unknown_name(f"backbone.BackboneSource.{field}", str(value), known)
 
     def open(self) -> Backbone:
         """Loads the weights onto the mesh.
@@ -114,8 +127,8 @@ class BackboneSource:
         mesh = make_mesh(self.mesh_shape)
         check_attention(self.attention, mesh.devices.flat[0].platform)
         config = dataclasses.replace(
-            weights.config, dtype=self.dtype, scan_layers=self.scan_layers, remat=self.remat,
-            attention=self.attention,
+            weights.config, dtype=self.dtype, weights=self.weights,
+            scan_layers=self.scan_layers, remat=self.remat, attention=self.attention,
         )  # fmt: skip
         try:
             params, identity, placed = load(weights, config, mesh)

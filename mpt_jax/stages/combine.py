@@ -95,6 +95,7 @@ def run(prompts: Sequence[str], task_name: str, output: str, base: str | None = 
         output, {"prompt": combined[None]}, kind=PromptTuning.kind, task_names=(task_name,),
         backbone_fingerprint=about.backbone_fingerprint, backbone_name=about.backbone_name,
         vocabulary_fingerprint=about.vocabulary_fingerprint, scores={"combined_from": origin},
+        backbone_precision=about.backbone_precision,
     )  # fmt: skip
     said = "none, the weights sum to 1" if given is None else given.text
     if given is not None and base is None:

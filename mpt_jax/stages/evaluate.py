@@ -277,6 +277,7 @@ def _about(backbone: Backbone) -> dict[str, Any]:
     return {
         "name": backbone.name,
         "fingerprint": backbone.fingerprint,
+        "precision": backbone.config.precision,
         "parameters": backbone.num_parameters,
     }
 

@@ -156,6 +156,7 @@ def train_fleet(
         {method.name: _about(method) for method in bank.methods},
         {"seed": training.seed, "rows_per_member": training.rows_per_member,
          "members": [member.name for member in members]},
+        backbone.config.precision,
     )  # fmt: skip
     result = loop.train(
         state,

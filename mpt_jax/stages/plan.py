@@ -163,8 +163,8 @@ def _shape(model: str | None, source: BackboneSource) -> tuple[str, T5Config]:
             f"the backbone {name!r} is no folder here; give --model, a folder or one of {list(SIZES)}."
         )
     return Path(name).name, dataclasses.replace(
-        config, dtype=source.dtype, scan_layers=source.scan_layers, remat=source.remat,
-        attention=source.attention,
+        config, dtype=source.dtype, weights=source.weights, scan_layers=source.scan_layers,
+        remat=source.remat, attention=source.attention,
     )  # fmt: skip
 
 

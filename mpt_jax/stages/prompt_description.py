@@ -7,7 +7,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from mpt_jax.methods.prompt_file import PromptFile
+from mpt_jax.methods.prompt_file import FLOAT32, PromptFile
 from mpt_jax.methods.similarity import (
     cosine_of_mean_slots,
     cosine_of_slots,
@@ -77,7 +77,10 @@ def _print_origin(path: Path, prompts: PromptFile, console: Console) -> None:
     fingerprint, writer = about.backbone_fingerprint, f"mpt_jax {about.tool_version}"
     if fingerprint is None:
         fingerprint, writer = "not told by the file", "another program"
-    console.print(f"backbone {about.backbone_name} (fingerprint {fingerprint})", markup=False)
+    rounded = "" if about.backbone_precision == FLOAT32 else f", in {about.backbone_precision}"
+    console.print(
+        f"backbone {about.backbone_name} (fingerprint {fingerprint}{rounded})", markup=False
+    )
     console.print(
         f"step {about.step}, scores {dict(about.scores)}, written by {writer}", markup=False
     )

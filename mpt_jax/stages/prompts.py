@@ -1,7 +1,9 @@
 """The prompt files of run directories: writing a fleet's, finding and reading a run's."""
 
 import dataclasses
-from collections.abc import Mapping
+import sys
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +55,7 @@ def save_fleet(
                 step=step,
                 source_run=str(directory),
                 settings=method.settings,
+                backbone_precision=backbone.config.precision,
                 overwrite=True,
             )
         )
@@ -91,12 +94,40 @@ def load_run(source: str | Path, backbone: Backbone) -> dict[str, PromptFile]:
     Raises:
         UserError: there are none, they cannot be read, or they are of another backbone.
     """
-    return {
-        name: load_prompts(
-            path, expect_backbone=backbone.fingerprint, expect_width=backbone.config.emb_dim
-        )
-        for name, path in find(source).items()
-    }
+    files = {name: load_prompt(path, backbone) for name, path in find(source).items()}
+    note_precisions(source, files.values(), backbone)
+    return files
+
+
+def load_prompt(path: Path, backbone: Backbone) -> PromptFile:
+    """The prompts of one file, checked against the backbone.
+
+    Raises:
+        UserError: they cannot be read, or they are of another backbone.
+    """
+    return load_prompts(
+        path, expect_backbone=backbone.fingerprint, expect_width=backbone.config.emb_dim
+    )
+
+
+def note_precisions(source: str | Path, files: Iterable[PromptFile], backbone: Backbone) -> None:
+    """Says on standard error where prompts were trained on the backbone in another precision.
+
+    That is allowed: a prompt trained in one is mostly as good in another.
+    """
+    own = backbone.config.precision
+    others = Counter(
+        file.metadata.backbone_precision
+        for file in files
+        if file.metadata.backbone_fingerprint is not None
+    )
+    for precision, count in sorted(others.items()):
+        if precision != own and jax.process_index() == 0:
+            print(
+                f"note: {count} prompt file(s) in {source} were trained on the backbone in {precision}, "
+                f"and run on it in {own}: scores may differ a little (docs/precision.md)",
+                file=sys.stderr,
+            )
 
 
 def choose_file(source: str | Path, name: str | None) -> Path:

@@ -12,7 +12,6 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from mpt_jax.errors import UserError
-from mpt_jax.methods.prompt_sources import load_prompts
 from mpt_jax.methods.spot import best_source, similarities, similarity_weights, trial_weights
 from mpt_jax.stages import prompts
 from mpt_jax.stages.backbone import Backbone
@@ -77,7 +76,7 @@ def trained_on_targets(
         return {}
     if not keys:
         return {}
-    found, trained = prompts.find(path), {}
+    found, trained, files = prompts.find(path), {}, {}
     for key in keys:
         name = f"{set_name(key)}/{TRAINED}"
         if name not in found:
@@ -86,10 +85,9 @@ def trained_on_targets(
                 f"TARGET_PROMPTS has to be a run of `mpt adapt` with METHOD={TRAINED!r}, the same tasks, "
                 "SHOTS and SEEDS."
             )
-        file = load_prompts(
-            found[name], expect_backbone=backbone.fingerprint, expect_width=backbone.config.emb_dim
-        )
-        trained[key] = file.prompt(key[0])
+        files[name] = prompts.load_prompt(found[name], backbone)
+        trained[key] = files[name].prompt(key[0])
+    prompts.note_precisions(path, files.values(), backbone)
     return trained
 
 

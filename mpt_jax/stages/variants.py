@@ -59,6 +59,12 @@ class Variant:
     def changes_network(self) -> bool:
         return issubclass(method_named(self.method), NetworkMethod)
 
+    def check_precision(self, weights: str | None) -> None:
+        """Raises UserError if it cannot train on a backbone whose weights are kept so."""
+        method = method_named(self.method)
+        if issubclass(method, NetworkMethod):
+            method.check_precision(weights)
+
 
 def rate_grid(
     variants: Sequence[Variant],

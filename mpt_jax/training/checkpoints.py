@@ -32,7 +32,8 @@ class Identity:
     """What a run must have in common with a checkpoint to go on from it. Everything is plain JSON.
 
     Attributes:
-      backbone: fingerprint of the frozen model.
+      backbone: fingerprint of the frozen model, as it is stored.
+      precision: how the model's weights are kept and computed with, `T5Config.precision`.
       method: name, shapes and task names of what is trained.
       data: what the batches are a function of, beside the step: seed, batch size, tasks and so on.
     """
@@ -40,6 +41,7 @@ class Identity:
     backbone: str
     method: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     data: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    precision: str = "float32"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -181,6 +183,13 @@ class Checkpoints:
             raise UserError(
                 f"{where} belongs to the backbone with fingerprint {record['backbone']}, but this run uses "
                 f"{self.identity.backbone}; give that backbone, or another run directory"
+            )
+        # Checkpoints of earlier versions do not tell.
+        if (was := record.get("precision", self.identity.precision)) != self.identity.precision:
+            raise UserError(
+                f"{where} was trained on the backbone in {was}, but this run has it in "
+                f"{self.identity.precision}; go on with the dtype and weights of the run directory's "
+                "config.gin, or use another directory"
             )
         for part in ("method", "data"):
             was, now = record[part], json.loads(json.dumps(dict(getattr(self.identity, part))))

@@ -138,12 +138,27 @@ def test_another_backbone_is_refused_with_both_fingerprints(tmp_path):
             "method.tasks: was",
         ),
         (Identity("a" * 16, IDENTITY.method, {"seed": 4}), "data.seed: was 3, is 4"),
+        (
+            Identity("a" * 16, IDENTITY.method, IDENTITY.data, "int8 in float32"),
+            "in float32, but this run has it in int8 in float32",
+        ),
     ],
 )
 def test_another_configuration_is_refused(tmp_path, identity, message):
     written(tmp_path)
     with pytest.raises(UserError, match=message):
         Checkpoints(tmp_path, identity).restore_latest(state(0))
+
+
+def test_a_record_that_does_not_tell_its_precision_is_taken(tmp_path):
+    """As those of earlier versions are."""
+    written(tmp_path)
+    record = tmp_path / "3" / "record" / "metadata"
+    content = json.loads(record.read_text())
+    assert content.pop("precision") == "float32"
+    record.write_text(json.dumps(content))
+    other = Identity("a" * 16, IDENTITY.method, IDENTITY.data, "bfloat16")
+    assert Checkpoints(tmp_path, other).restore_latest(state(0)).step == 3
 
 
 def test_tuples_are_as_good_as_lists(tmp_path):

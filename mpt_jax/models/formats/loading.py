@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Int, Num
 
 from mpt_jax.models.fingerprint import Fingerprint
 from mpt_jax.models.formats.hf_folder import HuggingFaceWeights, is_hf_folder
@@ -19,6 +19,7 @@ from mpt_jax.models.formats.weights import Shape, Weights, parameter_shapes, rea
 from mpt_jax.models.layer_stacking import stacked_place
 from mpt_jax.models.placement import placed_shapes
 from mpt_jax.models.t5 import T5Config
+from mpt_jax.models.weight_precision import kept
 from mpt_jax.partitioning import make_mesh
 
 
@@ -26,9 +27,9 @@ class Loaded(NamedTuple):
     """A backbone's weights on the mesh.
 
     Attributes:
-        params: the tree, unrolled or scanned as the config asks, in its dtype.
+        params: the tree, unrolled or scanned as the config asks, kept as it says.
         stored: fingerprint of the weights as the file holds them.
-        placed: fingerprint of the weights as they lie on the mesh, where the dtype may have rounded.
+        placed: fingerprint of the weights as they lie on the mesh, where they may be rounded.
     """
 
     params: dict
@@ -53,35 +54,40 @@ def load(weights: Weights, config: T5Config, mesh: Mesh) -> Loaded:
 
     Args:
         weights: the reader.
-        config: its config, or one that differs in dtype, scan_layers and remat.
+        config: its config, or one that differs in dtype, weights, scan_layers and remat.
         mesh: where to; every device gets its part of each weight, by the standard axis rules.
 
     Raises:
         ValueError: a weight holds NaN or infinity.
         UserError: a dimension does not divide over the mesh.
     """
-    dtype = jnp.dtype(config.dtype)
     shapes = flatten_dict(placed_shapes(config, mesh), sep="/")
     stored, placed = Fingerprint(), Fingerprint()
     pending: dict[str, _Stacked] = {}
     params: dict[str, jax.Array] = {}
+
+    def put(path: str, values: np.ndarray) -> None:
+        placed.add(path, values)
+        where, layer = stacked_place(path) if config.scan_layers else (path, None)
+        shape, sharding = shapes[where], shapes[where].sharding
+        if layer is None:
+            params[where] = _spread(values, sharding)
+            return
+        if where not in pending:
+            pending[where] = _Stacked(shape.shape, shape.dtype, sharding)
+        stack = pending[where]
+        stack.put(layer, values)
+        if stack.complete:
+            params[where] = pending.pop(where).array
+
     for path in sorted(parameter_shapes(weights.config)):
         values = read_finite(weights, path)
         stored.add(path, values)
-        values = values.astype(dtype, copy=False)
-        placed.add(path, values)
-        where, layer = stacked_place(path) if config.scan_layers else (path, None)
-        shape, sharding = shapes[where].shape, shapes[where].sharding
-        if layer is None:
-            params[where] = _spread(values, sharding)
-        else:
-            if where not in pending:
-                pending[where] = _Stacked(shape, dtype, sharding)
-            stack = pending[where]
-            stack.put(layer, values)
-            if stack.complete:
-                params[where] = pending.pop(where).array
+        parts = kept(path, values, config)
         del values  # before the next one is read
+        for name, part in parts.items():
+            put(name, part)
+        del parts, part
     return Loaded(unflatten_dict(params, sep="/"), stored.hexdigest(), placed.hexdigest())
 
 
@@ -128,6 +134,6 @@ class _Stacked:
 
 
 def _write_layer(
-    stacked: Float[Array, "N ..."], values: Float[Array, "..."], layer: Int[Array, ""]
-) -> Float[Array, "N ..."]:
+    stacked: Num[Array, "N ..."], values: Num[Array, "..."], layer: Int[Array, ""]
+) -> Num[Array, "N ..."]:
     return jax.lax.dynamic_update_index_in_dim(stacked, values, layer, axis=0)
