@@ -82,6 +82,10 @@ COMMANDS = {
         "mpt_jax.stages.compare",
         "methods compared at an equal budget: searched, trained, tested once, with their costs",
     ),
+    "sweep": Command(
+        "mpt_jax.stages.sweep",
+        "source mixtures and settings of distillation, many side by side; resumable, for many workers",
+    ),
     "tasks": Command("mpt_jax.stages.tasks", "list the registered tasks, with examples"),
     "show": Command(
         "mpt_jax.stages.show", "describe a prompt file, a checkpoint or a run directory"

@@ -74,6 +74,10 @@ class Ledger:
         """All, in order."""
         return [trial_of(t) for t in self._frozen()]
 
+    @property
+    def base(self) -> Setting:
+        return self._settings.base
+
     def beats(self) -> dict[str, float]:
         """Worker -> when it last said that it is alive; 0 when it has gone."""
         attributes = self.study.user_attrs.items()
@@ -112,7 +116,8 @@ class Ledger:
 
     def stale(self, is_alive: Callable[[str], bool]) -> list[list[Trial]]:
         """Running trials whose worker is gone: whole populations, finished members included."""
-        trials = self.trials()
+        # A population keeps members that failed and were queued again: its run directories have them.
+        trials = [trial_of(t) for t in self._frozen(retried=True)]
         lost = [t for t in trials if t.state == RUNNING and not self._has_worker(t, is_alive)]
         names = dict.fromkeys(t.population for t in lost if t.population)
         found = [[t for t in trials if t.population == name] for name in names]
@@ -173,10 +178,10 @@ class Ledger:
 
     # Inside.
 
-    def _frozen(self) -> list[Any]:
-        retried = set(self.study.user_attrs.get("retried", []))
+    def _frozen(self, *, retried: bool = False) -> list[Any]:
+        out = set() if retried else set(self.study.user_attrs.get("retried", []))
         found = self.study.get_trials(deepcopy=False)
-        return [t for t in found if not t.user_attrs.get("discarded") and t.number not in retried]
+        return [t for t in found if not t.user_attrs.get("discarded") and t.number not in out]
 
     def _by_id(self) -> dict[int, Any]:
         return {t.number: t for t in self.study.get_trials(deepcopy=False)}

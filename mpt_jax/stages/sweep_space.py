@@ -121,7 +121,7 @@ class Settings:
             elif not isinstance(found.get(name), Range):
                 known = found.get(name, (getattr(self.base, name),))
                 found[name] = tuple(dict.fromkeys((*known, *values)))  # type: ignore[misc]
-        return found
+        return {name: _in_order(values) for name, values in found.items()}
 
     def grid(self) -> list[Setting]:
         """The parts' grids, each setting once, those behind one another that compile alike.
@@ -131,14 +131,16 @@ class Settings:
         """
         found = [self.base]
         for part in self.parts:
+            columns: list[tuple[Any, ...]] = []
             for name, values in part.items():
                 if isinstance(values, Range):
                     raise UserError(
                         f"axis {name} is a range, which has no grid: give its values, or SWEEP_SAMPLER "
                         "\"random\" or \"tpe\"."
                     )  # fmt: skip
-            for values in itertools.product(*part.values()):
-                found.append(dataclasses.replace(self.base, **dict(zip(part, values, strict=True))))
+                columns.append(values)
+            for row in itertools.product(*columns):
+                found.append(dataclasses.replace(self.base, **dict(zip(part, row, strict=True))))
         first = {s.compiled: i for i, s in reversed(list(enumerate(found)))}
         return sorted(dict.fromkeys(found), key=lambda setting: first[setting.compiled])
 
@@ -184,6 +186,13 @@ def resolve(
     for axis, values in {**{a: (getattr(space.base, a),) for a in AXES}, **settings.axes}.items():
         _check(axis, values, space.base, mixtures)
     return settings
+
+
+def _in_order(values: Values) -> Values:
+    """Numbers by size, others as given."""
+    if isinstance(values, Range) or not all(isinstance(v, int | float) for v in values):
+        return values
+    return tuple(sorted(values))
 
 
 def _values(axis: str, given: Any, names: Mapping[str, tuple[str, ...]]) -> Values:
