@@ -199,6 +199,8 @@ def _values(axis: str, given: Any, names: Mapping[str, tuple[str, ...]]) -> Valu
     if isinstance(given, Range):
         return given
     values = tuple(given) if isinstance(given, list | tuple) else (given,)
+    if not values:
+        raise UserError(f"axis {axis} has no values.")
     if axis != "sources":
         return values
     return tuple(dict.fromkeys(one for value in values for one in names.get(value, (value,))))
@@ -211,8 +213,6 @@ def _check(
         if isinstance(getattr(base, axis), str) or values.low >= values.high:
             raise UserError(f"axis {axis}: {values} is no range of its values.")
         values = (values.low, values.high)
-    if not values:
-        raise UserError(f"axis {axis} has no values.")
     kind = type(getattr(Setting(), axis))
     for value in values:
         number = isinstance(value, int | float) and not isinstance(value, bool)

@@ -35,6 +35,10 @@ COMMANDS = {
     # Both dry-run in test_compare.py.
     "compare.gin": None,
     "compare_embedded.gin": None,
+    # Both dry-run and run, in test_sweep.py.
+    "runs/sweep.gin": None,
+    "sweeps/mixture_distillation.gin": None,
+    "sweeps/embedded_mixtures.gin": None,
     # Run for its answers in test_end_to_end.py; it has nothing to dry-run.
     "runs/infer.gin": None,
     # Run in test_prompt_commands.py.

@@ -157,14 +157,15 @@ def history_plot(sweep: Sweep, path: Path) -> Path | None:
         axes.step([t.number for t in done], np.maximum.accumulate(means), where="post", color=QUIET,
                   linewidth=1.2)  # fmt: skip
         majority = mean_majority(sweep)
-        if np.isfinite(majority) and min(means) < 3 * majority:
+        near = bool(np.isfinite(majority)) and min(means) < 3 * majority
+        if near:
             axes.axhline(majority, **MAJORITY_LINE)
         axes.set_xlabel("trial")
         axes.set_ylabel("mean score")
         heading(
             figure,
             "All trials",
-            f"line: the best so far; bars: ± 1 s.d. over seeds; {measured(sweep)}",
+            f"line: the best so far{'; dotted: majority class' if near else ''}; {measured(sweep)}",
         )
 
     return draw(path, 3.6, paint)
