@@ -93,7 +93,7 @@ def test_settings_train_side_by_side_and_scores_are_the_members(finished, toy):
         assert [row["score"] for row in trial.rows] == own and len(own) == 4
         assert score([trial]).mean == pytest.approx(statistics.fmean(own))
     learned = toy.members(finished / "populations/p0000/distill")["trial0001/seed1"]["tasks"]
-    assert learned == ["toy_tail", "toy_sound"]
+    assert learned == ["toy_sound", "toy_tail"]
     assert sweep.trials[1].setting["sources"] == "without toy_head"
 
 

@@ -152,7 +152,9 @@ def test_samplers_draw_so_many_trials_together_and_populations_that_compile_alik
 def test_pruned_by_the_score_after_the_first_seed(tmp_path):
     ledger = opened(tmp_path, pruner="halving", num_seeds=2, population=4)
     (population,) = ledger.ask("one")
-    verdicts = [ledger.prunes(t.number, s) for t, s in zip(population, (0.5, 0.6, 0.1, 0.2))]
+    verdicts = [
+        ledger.prunes(t.number, s) for t, s in zip(population, (0.5, 0.6, 0.1, 0.2), strict=True)
+    ]
     assert verdicts == [False, False, True, True]
     ledger.tell(population[2].number, PRUNED)
     assert states(ledger)[2] == PRUNED

@@ -99,7 +99,7 @@ def in_short(sweep: Sweep) -> list[str]:
             place = ranked.index(base[0]) + 1
             lines.append(f"The base is number {place}, {with_spread(score(base), digits)}.")
     found = values(sweep, SOURCES)
-    if ALL in found and len(found) > 2:
+    if ALL in found and len(found) > 1:
         mean = {m: difference(sweep, SOURCES, m, ALL) for m in found if m != ALL}
         ordered = sorted(mean, key=lambda name: mean[name].mean)
         for name, word in ((ordered[0], "loses"), (ordered[-1], "gains")):
