@@ -127,7 +127,8 @@ def run(
         console.print(f"{busy} trials are still being trained by other workers")
     if failed := [trial for trial in trials if trial.state == FAILED]:
         raise UserError(
-            f"{len(failed)} of {len(trials)} trials failed; --retry_failed tries them again:\n"
+            f"{len(failed)} of {len(trials)} trials failed; --retry_failed tries them again (where "
+            "memory was short, with a smaller POPULATION):\n"
             + "\n".join(f"  {trial.name}: {trial.reason}" for trial in failed[:20])
         )
 
@@ -204,7 +205,8 @@ def _describe(
     console.print(table.rich(console.width))
     console.print(
         f"{len(settings)} settings x {setup.num_seeds} seeds on {len(plan.targets)} target tasks in "
-        f"populations of at most {setup.population}; {rows:,} rows in all; pruner: {setup.pruner}"
+        f"populations of at most {setup.population}; {rows:,} rows in all"
+        + (f"; {setup.keep:g} of them with all seeds" if setup.keep < 1 else "")
     )
     wrong = []
     for one in first:

@@ -8,6 +8,7 @@ attributes, so that the ledger alone is enough for a report.
 import contextlib
 import dataclasses
 import datetime
+import math
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -17,7 +18,6 @@ from mpt_jax.errors import UserError
 from mpt_jax.stages.sweep_optuna import (
     DEFAULT_LEDGER,
     import_optuna,
-    make_pruner,
     make_sampler,
     open_storage,
     with_fixed,
@@ -28,6 +28,7 @@ from mpt_jax.stages.sweep_trial import DONE, FAILED, RUNNING, STATES, WAITING, T
 from mpt_jax.stages.sweep_workers import GRACE_SECONDS, locked
 
 CLAIM_SECONDS = 2.0  # longer than two workers that claim the same trials are apart
+FIRST_SEED = 1  # the step of the only intermediate value
 _BEAT = "beat of "
 
 
@@ -51,9 +52,12 @@ class Ledger:
         self._optuna = import_optuna()
         self._setup, self._settings = setup, settings
         if not joins:
-            if storage is None and not (root / DEFAULT_LEDGER).exists():
-                raise UserError(f"there is no sweep in {root}: it has no {DEFAULT_LEDGER}")
+            file = root / DEFAULT_LEDGER if storage is None else Path(storage)
+            if (storage is None or "://" not in storage) and not file.exists():
+                raise UserError(f"there is no sweep: {file} does not exist")
             self.study = self._open(storage, root)
+            if "sweep" not in self.study.user_attrs:
+                raise UserError(f"there is no sweep in the ledger {storage or file}")
             self._check_same()
             return
         # Two workers that open a new ledger at once would both make its tables, and fill its queue.
@@ -150,10 +154,23 @@ class Ledger:
         for name, value in attributes.items():
             self.study._storage.set_trial_user_attr(self._id(number), name, value)
 
-    def prunes(self, number: int, score: float) -> bool:
-        """Whether the pruner ends a trial with that score after its first seed."""
-        self.study._storage.set_trial_intermediate_value(self._id(number), 1, score)
-        return bool(self.study.pruner.prune(self.study, self._by_id()[number]))
+    def note_first(self, number: int, score: float) -> None:
+        """Writes down a running trial's score with its first seed, as Optuna's intermediate value."""
+        self.study._storage.set_trial_intermediate_value(self._id(number), FIRST_SEED, score)
+
+    def prunes(self, number: int) -> bool:
+        """Whether a trial is not among the share that is kept, of all that have a first score by now.
+
+        Optuna's own pruners do not fit populations: the median compares with finished trials only, and
+        successive halving keeps whoever happens to be looked at first.
+        """
+        scores = {
+            t.number: t.intermediate_values[FIRST_SEED]
+            for t in self._frozen()
+            if FIRST_SEED in t.intermediate_values
+        }
+        better = sum(score > scores[number] for score in scores.values())
+        return better >= math.ceil(self._setup.keep * len(scores))
 
     def tell(self, number: int, state: str, score: float | None = None) -> None:
         """Ends a trial. One that another worker has ended stays as it is."""
@@ -248,7 +265,7 @@ class Ledger:
         try:
             return self._optuna.create_study(
                 storage=open_storage(storage, root), study_name="sweep", direction="maximize",
-                load_if_exists=True, pruner=make_pruner(self._setup.pruner),
+                load_if_exists=True,
             )  # fmt: skip
         except Exception as error:  # whatever a database driver raises
             raise UserError(

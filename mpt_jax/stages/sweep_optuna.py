@@ -1,4 +1,4 @@
-"""What `mpt sweep` takes from Optuna: storages, samplers, pruners. Imported when a ledger is opened."""
+"""What `mpt sweep` takes from Optuna: storages and samplers. Imported when a ledger is opened."""
 
 import warnings
 from collections.abc import Mapping
@@ -51,15 +51,6 @@ def make_sampler(setup: Setup, worker: int) -> Any:
 def with_fixed(sampler: Any, fixed: Mapping[str, Any]) -> Any:
     """The sampler for trials that have these values."""
     return _quiet(import_optuna().samplers.PartialFixedSampler, dict(fixed), sampler)
-
-
-def make_pruner(name: str | None) -> Any:
-    pruners = import_optuna().pruners
-    if name is None:
-        return pruners.NopPruner()
-    if name == "median":
-        return pruners.MedianPruner()
-    return pruners.SuccessiveHalvingPruner(min_resource=1, reduction_factor=2)
 
 
 def _quiet(make: Any, *args: Any, **options: Any) -> Any:

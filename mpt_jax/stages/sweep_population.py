@@ -70,7 +70,7 @@ class Trainer:
         left = self._distilled(population, distill)
         seeds = range(self.plan.setup.num_seeds)
         runs = [distill]
-        if self.plan.setup.pruner is not None and left:
+        if self.plan.setup.keep < 1 and left:
             first = self.plan.adapt(population, left, seeds[:1], "adapt_first")
             self._finish(first)
             runs.append(first)
@@ -97,24 +97,28 @@ class Trainer:
         return left
 
     def _kept(self, trials: Sequence[Trial], first: Run) -> list[Trial]:
-        """Those that the pruner lets pass, by their scores with the first seed. A verdict stands."""
-        kept = []
+        """The share that is kept, by the scores with the first seed. A verdict stands."""
+        sound = []
         for trial in trials:
             rows = _rows(_members(first, trial))
-            if trial.state == PRUNED:
+            mean = statistics.fmean(row["score"] for row in rows)
+            if not math.isfinite(mean):
+                self._fail(trial, "adaptation diverged with the first seed")
                 continue
-            if not trial.kept and trial.state == TRIAL_RUNNING:
+            if trial.state == TRIAL_RUNNING and not trial.kept:
                 self.ledger.note(trial.number, rows=rows)
-                mean = statistics.fmean(row["score"] for row in rows)
-                if not math.isfinite(mean):
-                    self._fail(trial, "adaptation diverged with the first seed")
-                    continue
-                if self.ledger.prunes(trial.number, mean):
+                self.ledger.note_first(trial.number, mean)
+            sound.append(trial)
+        kept = []
+        for trial in sound:
+            if trial.state == TRIAL_RUNNING and not trial.kept:
+                if self.ledger.prunes(trial.number):
                     self.ledger.tell(trial.number, PRUNED)
-                    self.console.print(f"{trial.name} is pruned: {mean:.3f} with the first seed")
+                    self.console.print(f"{trial.name} is pruned by its score with the first seed")
                     continue
                 self.ledger.note(trial.number, kept=True)
-            kept.append(trial)
+            if trial.state != PRUNED:
+                kept.append(trial)
         return kept
 
     def _tell(self, trials: Sequence[Trial], runs: Sequence[Run]) -> None:

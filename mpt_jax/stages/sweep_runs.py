@@ -3,7 +3,7 @@
 MODEL_DIR/teachers/p<P>                    one run for all settings of a prompt length
 MODEL_DIR/populations/<name>/distill       a population's settings x seeds in one program
 MODEL_DIR/populations/<name>/adapt         from each of them, on all target tasks
-MODEL_DIR/populations/<name>/adapt_first   before it, the first seed alone, where there is a pruner
+MODEL_DIR/populations/<name>/adapt_first   before it, the first seed alone, where settings are pruned
 """
 
 import dataclasses
@@ -76,7 +76,7 @@ class Plan:
 
         Args:
             seeds: of the draws, and of the distilled prompts that are started from.
-            kind: "adapt", or "adapt_first" where the pruner is still to decide.
+            kind: "adapt", or "adapt_first" where it is still to be decided who is kept.
         """
         setup, distill = self.setup, self.distill(population)
         members = len(left) * len(seeds) * len(setup.shots) * len(self.targets)

@@ -7,7 +7,6 @@ from mpt_jax.errors import UserError, unknown_name
 from mpt_jax.stages.sweep_space import Space
 
 SAMPLERS = ("grid", "random", "tpe")
-PRUNERS = ("median", "halving")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,8 +26,8 @@ class Setup:
         sampler: "grid" (every setting), "random" or "tpe".
         trials: how many settings those two draw.
         population: settings that train side by side, at most.
-        pruner: None; or "median" or "halving", which go by the score after the first seed: what is pruned
-            is not adapted with the others.
+        keep: share of the settings that are adapted with all seeds; the others are pruned by their score
+            with the first seed, which all have. 1 prunes nothing.
         sampler_seed: of "random" and "tpe"; each worker draws with its own.
     """
 
@@ -50,20 +49,20 @@ class Setup:
     sampler: str = "grid"
     trials: int | None = None
     population: int = 16
-    pruner: str | None = None
+    keep: float = 1.0
     sampler_seed: int = 0
 
     def check(self) -> None:
         """Checks what can be checked without data.
 
         Raises:
-            UserError: an unknown sampler or pruner, a number that is too small, or a pruner that has
-                nothing to save.
+            UserError: an unknown sampler, a number that is too small, or pruning that has nothing to
+                save.
         """
         if self.sampler not in SAMPLERS:
             raise unknown_name("sampler of the sweep", self.sampler, SAMPLERS)
-        if self.pruner is not None and self.pruner not in PRUNERS:
-            raise unknown_name("pruner", self.pruner, PRUNERS)
+        if not 0 < self.keep <= 1:
+            raise UserError(f"KEEP is {self.keep}, expected a share above 0 and up to 1.")
         if self.sampler != "grid" and self.trials is None:
             raise UserError(
                 f"the sampler {self.sampler} draws settings without end: give TRIALS, how many."
@@ -72,10 +71,10 @@ class Setup:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise UserError(f"{name} of the sweep is {value}, expected at least 1.")
-        if self.pruner is not None and self.num_seeds < 2:
+        if self.keep < 1 and self.num_seeds < 2:
             raise UserError(
-                "a pruner goes by the score after the first seed and saves the others: with one seed "
-                "there is nothing to save. Give SWEEP_SEEDS of 2 or more, or PRUNER = None."
+                "settings are pruned by their score with the first seed, which saves the others: with one "
+                "seed there is nothing to save. Give SWEEP_SEEDS of 2 or more, or KEEP = 1."
             )
 
     @property

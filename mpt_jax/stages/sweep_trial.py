@@ -25,7 +25,7 @@ class Trial:
         population: that it is trained in; "" before.
         worker: who trains it, or did.
         rows: {"task", "k", "seed", "score"} of each prompt on a target.
-        kept: whether the pruner let it pass.
+        kept: whether it was not pruned, where that is decided.
         source_score: mean over source tasks and seeds, on validation data.
         seconds: its share of its population's training.
         reason: why it failed.

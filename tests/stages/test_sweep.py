@@ -1,5 +1,6 @@
 """`mpt sweep`: populations of settings, however many workers, however interrupted."""
 
+import dataclasses
 import json
 import os
 import re
@@ -137,13 +138,14 @@ def test_two_workers_share_the_trials_and_populations_of_one_end_the_same(finish
     trained = [len(re.findall(r"^population p\d+", output, re.M)) for output in outputs]
     assert sum(trained) == SETTINGS and min(trained) > 0
     assert_same_scores(sweep, expected)
-    for stage in ("distill", "adapt"):
+    # adapt starts where distill ended, so that roundings of both add up; its steps are up to 0.3 long.
+    for stage, atol in (("distill", 1e-5), ("adapt", 1e-3)):
         found = prompts_by_setting(toy, folder, sweep, stage)
         for key, arrays in prompts_by_setting(toy, finished, expected, stage).items():
             assert set(found[key]) == set(arrays) and arrays
             for name, array in arrays.items():
                 np.testing.assert_allclose(
-                    found[key][name], array, rtol=1e-4, atol=1e-5, err_msg=name
+                    found[key][name], array, rtol=1e-4, atol=atol, err_msg=name
                 )
 
 
@@ -194,12 +196,15 @@ def test_what_is_pruned_is_not_adapted_with_the_other_seeds(toy, tmp_path):
     folder = tmp_path / "runs"
     words = toy.sweep(
         folder, file="mixture_distillation", SWEEP_SAMPLER="tpe", TRIALS=4, POPULATION=4,
-        PRUNER="halving", SPACE=({"weight": (0.0, 0.9), "target_learning_rate": (0.001, 0.3)},),
+        KEEP=0.5, SPACE=({"weight": (0.0, 0.9), "target_learning_rate": (0.001, 0.3)},),
     )  # fmt: skip
     assert main(words) == 0
     trials = record(folder).trials
     pruned = {f"trial{t.number:04d}" for t in trials if t.state == "pruned"}
-    assert len(trials) == 4 and {t.state for t in trials} == {"done", "pruned"}
+    assert len(trials) == 4 and len(pruned) == 2
+    first_scores = {t.number: score([dataclasses.replace(t, rows=t.rows[:2])]).mean for t in trials}
+    least = min(value for n, value in first_scores.items() if f"trial{n:04d}" not in pruned)
+    assert all(first_scores[int(name[5:])] <= least for name in pruned)
     first = toy.members(folder / "populations/p0000/adapt_first").values()
     rest = toy.members(folder / "populations/p0000/adapt").values()
     assert {m["seed"] for m in first} == {0} and {m["seed"] for m in rest} == {1}
@@ -230,7 +235,7 @@ def test_a_dry_run_lists_populations_members_and_steps(file, toy, tmp_path, caps
         ({"SPACE": ({"wieght": 1.0},)}, "did you mean 'weight'"),
         ({"SWEEP_SAMPLER": "random"}, "give TRIALS"),
         ({"FAMILIES": {"other": "toy_turn"}}, "source task of family other"),
-        ({"PRUNER": "median", "SWEEP_SEEDS": 1}, "nothing to save"),
+        ({"KEEP": 0.5, "SWEEP_SEEDS": 1}, "nothing to save"),
     ],
 )
 def test_what_is_wrong_is_said_at_once(toy, tmp_path, capsys, macros, message):

@@ -149,15 +149,22 @@ def test_samplers_draw_so_many_trials_together_and_populations_that_compile_alik
     assert all(0.5 <= s.temperature <= 4.0 for s in drawn)
 
 
-def test_pruned_by_the_score_after_the_first_seed(tmp_path):
-    ledger = opened(tmp_path, pruner="halving", num_seeds=2, population=4)
+def test_the_better_half_by_the_first_seed_is_kept(tmp_path):
+    ledger = opened(tmp_path, keep=0.5, num_seeds=2, population=4)
     (population,) = ledger.ask("one")
-    verdicts = [
-        ledger.prunes(t.number, s) for t, s in zip(population, (0.5, 0.6, 0.1, 0.2), strict=True)
-    ]
-    assert verdicts == [False, False, True, True]
-    ledger.tell(population[2].number, PRUNED)
-    assert states(ledger)[2] == PRUNED
+    numbers = [t.number for t in population]
+    for number, first in zip(numbers, (0.1, 0.6, 0.3, 0.6), strict=True):
+        ledger.note_first(number, first)
+    assert [ledger.prunes(number) for number in numbers] == [True, False, True, False]
+    ledger.tell(numbers[0], PRUNED)
+    assert states(ledger)[0] == PRUNED and ledger.study.trials[numbers[0]].value == 0.1
+    (later,) = ledger.ask("one")  # beside all that were there before
+    ledger.note_first(later[0].number, 0.5)
+    assert not ledger.prunes(later[0].number)
+    everything = opened(tmp_path / "other", num_seeds=2)
+    (population,) = everything.ask("one")
+    everything.note_first(population[0].number, 0.1)
+    assert not everything.prunes(population[0].number)
 
 
 def test_a_worker_is_alive_until_its_process_ends(tmp_path):

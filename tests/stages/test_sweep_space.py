@@ -94,8 +94,8 @@ def test_a_range_has_no_grid_and_families_have_source_tasks():
     [
         ({"sampler": "tpe"}, "give TRIALS"),
         ({"sampler": "gird"}, "did you mean 'grid'"),
-        ({"pruner": "medain"}, "did you mean 'median'"),
-        ({"pruner": "median", "num_seeds": 1}, "nothing to save"),
+        ({"keep": 0.0}, "above 0"),
+        ({"keep": 0.5, "num_seeds": 1}, "nothing to save"),
         ({"population": 0}, "at least 1"),
     ],
 )
