@@ -16,7 +16,7 @@ from mpt_jax.methods.mpt import MPT
 from mpt_jax.methods.prompt_tuning import PromptTuning
 from mpt_jax.partitioning import place, replicated, shard_batch
 from mpt_jax.stages.backbone import Backbone, BackboneSource
-from mpt_jax.stages.fleet import Training
+from mpt_jax.stages.training import Training
 from mpt_jax.training.distillation import TEACHER_TOKENS, DistillationObjective
 from mpt_jax.training.optimizers import Optimizer
 from mpt_jax.training.step import TrainState, init_state, make_train_step

@@ -26,7 +26,8 @@ def prepare(folder: str, size: str, steps: int, whole_loop: bool) -> Prepared:
     from mpt_jax.data.streams import Stream, Streams
     from mpt_jax.partitioning import place, replicated, shard_batch
     from mpt_jax.stages.data import Data
-    from mpt_jax.stages.fleet import Training, make_batches
+    from mpt_jax.stages.fleet import make_batches
+    from mpt_jax.stages.training import Training
     from mpt_jax.training import loop
     from mpt_jax.training.checkpoints import Checkpoints, Identity
 

@@ -87,6 +87,10 @@ COMMANDS = {
     "plan": Command(
         "mpt_jax.stages.plan", "what a stage's step needs of devices that need not be here"
     ),
+    "sweep": Command(
+        "mpt_jax.stages.sweep",
+        "source mixtures and settings of distillation, many side by side; resumable, for many workers",
+    ),
     "tasks": Command("mpt_jax.stages.tasks", "list the registered tasks, with examples"),
     "show": Command(
         "mpt_jax.stages.show", "describe a prompt file, a checkpoint or a run directory"

@@ -82,15 +82,12 @@ class PaperSampler:
 
     Each step draws the number of draws uniformly from {2 ... K} (1 where K = 1), draws that many
     tasks with replacement by the rates, and divides the rows equally among the draws; the
-    remainder goes to one draw at random. There are never more draws than rows. Every member of
-    the fleet (variants of a distillation) has the same K tasks and gets the same draws.
+    remainder goes to one draw at random. There are never more draws than rows. Members with the same
+    tasks (variants of a distillation) get the same draws.
 
     Args:
       rates: of each stream, normalised within each member; by default examples-proportional with
         the cap `EXAMPLES_CAP`.
-
-    Raises:
-      UserError: the members' numbers of tasks differ.
     """
 
     def __init__(
@@ -108,34 +105,35 @@ class PaperSampler:
             sorted(np.flatnonzero(streams.members == m), key=lambda i: streams.tasks[i])
             for m in members
         ]
-        sizes = {int(m): len(g) for m, g in zip(members, self._groups, strict=True)}
-        if len(set(sizes.values())) > 1:
-            raise UserError(
-                "The paper's sampler gives every fleet member the same draws of tasks, so all "
-                f"members need as many tasks; got {sizes} (member: tasks)."
-            )
 
     def counts(self, steps: Int[np.ndarray, " N"]) -> Int[np.ndarray, "N S"]:
-        tasks, rows = len(self._groups[0]), self.rows_per_member
+        counts = np.zeros((len(steps), len(self.rates)), np.int64)
+        by_size: dict[int, tuple[np.ndarray, np.ndarray]] = {}
+        for group in self._groups:
+            if len(group) not in by_size:
+                by_size[len(group)] = self._draws(steps, len(group))
+            draw, per_draw = by_size[len(group)]
+            edges = np.cumsum(self.rates[group])[:-1]
+            drawn = np.asarray(group)[np.searchsorted(edges, draw, side="right")]
+            which_step = np.broadcast_to(np.arange(len(steps))[:, None], draw.shape)
+            np.add.at(counts, (which_step, drawn), per_draw)
+        return counts
+
+    def _draws(
+        self, steps: Int[np.ndarray, " N"], tasks: int
+    ) -> tuple[Float[np.ndarray, "N K"], Int[np.ndarray, "N K"]]:
+        """Up to K draws from [0, 1) at each step, for members of K tasks, and the rows of each."""
         fewest = min(2, tasks)
         draws = fewest + (mix(self._seed, steps, 0) % np.uint64(tasks - fewest + 1)).astype(
             np.int64
         )
-        draws = np.minimum(draws, rows)
-        share, remainder = np.divmod(rows, draws)
+        draws = np.minimum(draws, self.rows_per_member)
+        share, remainder = np.divmod(self.rows_per_member, draws)
         lucky = (mix(self._seed, steps, 1) % draws.astype(np.uint64)).astype(np.int64)
         places = np.arange(tasks)
         per_draw = share[:, None] * (places < draws[:, None])
         per_draw += remainder[:, None] * (places == lucky[:, None])
-        draw = uniform(self._seed, steps[:, None], 2 + places)
-
-        counts = np.zeros((len(steps), len(self.rates)), np.int64)
-        which_step = np.broadcast_to(np.arange(len(steps))[:, None], draw.shape)
-        for group in self._groups:
-            edges = np.cumsum(self.rates[group])[:-1]
-            drawn = np.asarray(group)[np.searchsorted(edges, draw, side="right")]
-            np.add.at(counts, (which_step, drawn), per_draw)
-        return counts
+        return uniform(self._seed, steps[:, None], 2 + places), per_draw
 
 
 def normalised_rates(

@@ -3,12 +3,13 @@
     mpt distill --model_dir=runs/distill --gin_file=runs/distill.gin --gin.TEACHER_DIR="'runs/teach'"
 
 Each variant of the training is one member of a fleet: MPT itself, MPT without distillation, one
-prompt for all tasks. They see the same batches and are trained in one program.
+prompt for all tasks; or settings of a sweep, which may differ in rank and in their source tasks. They
+see the same batches and are trained in one program.
 """
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Literal
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -18,7 +19,7 @@ from jax.sharding import Mesh
 from mpt_jax.errors import UserError, unknown_name
 from mpt_jax.methods.bank import Bank
 from mpt_jax.methods.initialisers import sampled_vocabulary
-from mpt_jax.methods.method import stack_members
+from mpt_jax.methods.method import Method, stack_members
 from mpt_jax.methods.mpt import MPT
 from mpt_jax.methods.prompt_method import Initialiser
 from mpt_jax.methods.prompt_tuning import PromptTuning
@@ -31,8 +32,11 @@ from mpt_jax.stages.design import Design, parameter_shapes_of
 from mpt_jax.stages.fleet import Member, Program, train_fleet
 from mpt_jax.stages.session import About, Session
 from mpt_jax.stages.training import Training
-from mpt_jax.training.distillation import TEACHER_TOKENS, DistillationObjective
+from mpt_jax.training.distillation import TEACHER_TOKENS, DistillationObjective, Layers
 from mpt_jax.training.objectives import TokenLoss
+from mpt_jax.training.optimizers import Group, table_for
+
+Chosen = tuple["Variant", int]  # and the seed
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,6 +54,9 @@ class Variant:
         learning_rate: of the shared prompt.
         factor_learning_rate: of the task factors.
         start: "vocabulary", or "teachers" for the mean of the teacher prompts.
+        sources: of the run's source tasks those that it learns from; none for all.
+        rank: R of its task factors; None for the run's.
+        layers: hidden states that it compares; None for the run's.
     """
 
     name: str
@@ -61,6 +68,9 @@ class Variant:
     temperature: float = 1.0
     factors: bool = True
     start: str = "vocabulary"
+    sources: tuple[str, ...] = ()
+    rank: int | None = None
+    layers: Layers | None = None
 
     def __post_init__(self):
         if self.start not in ("vocabulary", "teachers"):
@@ -79,7 +89,7 @@ def run(
     variants: tuple[Variant, ...],
     rank: int = 1,
     num_seeds: int = 1,
-    layers: Literal["last", "all"] = "last",
+    layers: Layers = "last",
     backbone: BackboneSource = BackboneSource(),
     initialiser: Initialiser = sampled_vocabulary,
     token_loss: TokenLoss = TokenLoss(),
@@ -112,26 +122,33 @@ def run(
     ) as session:
         frozen = session.backbone
         tasks = data.tasks_of(mixture_or_task_name, frozen.vocabulary)
-        train = tuple(data.open(task, "train") for task in tasks)
-        validation = tuple(data.open(task, "validation") for task in tasks)
-        chosen = _chosen(variants, num_seeds)
-        members = tuple(
-            Member(f"{variant.name}/seed{seed}", 0, m, tasks, train, validation)
-            for m, (variant, seed) in enumerate(chosen)
-        )
+        train = {task: data.open(task, "train") for task in tasks}
+        validation = {task: data.open(task, "validation") for task in tasks}
+        groups = _groups(variants, num_seeds, tasks, rank)
         (design,) = designs(
             frozen.network, tasks, training, frozen.mesh, prompt_length, variants, rank, num_seeds,
             layers, token_loss,
+        )  # fmt: skip
+        members = tuple(
+            Member(
+                f"{variant.name}/seed{seed}", number, m, own,
+                tuple(train[task] for task in own), tuple(validation[task] for task in own),
+            )
+            for number, group in enumerate(groups.values())
+            for m, (variant, seed) in enumerate(group)
+            for own in [_sources(variant, tasks)]
         )  # fmt: skip
         program = Program(design.bank, members)
         pending = session.not_made_yet(teachers)
         teacher_prompts = {} if pending else _teachers(teachers, tasks, prompt_length, frozen)
         if session.only_checks([program], training):
             return
-        (method,) = design.bank.methods
-        assert isinstance(method, MPT) and isinstance(design.objective, DistillationObjective)
+        assert isinstance(design.objective, DistillationObjective)
         params = {
-            method.name: _start(method, chosen, teacher_prompts, frozen, initialiser, training)
+            method.name: _start(
+                method, group, tasks, teacher_prompts, frozen, initialiser, training
+            )
+            for method, group in zip(design.bank.methods, groups.values(), strict=True)
         }
         _, teacher_params, _ = prompts.plain_bank(teacher_prompts, frozen.config.vocab_size)
         objective = dataclasses.replace(
@@ -142,7 +159,9 @@ def run(
             dataclasses.replace(design, objective=objective), training, data.feature_lengths,
         )  # fmt: skip
         prompts.save_fleet(session.directory, frozen, program, trained)
-        abouts = [About(variant.name, seed=seed) for variant, seed in chosen]
+        abouts = [
+            About(variant.name, seed=seed) for group in groups.values() for variant, seed in group
+        ]
         session.finish([trained], [program], abouts, training)
 
 
@@ -155,36 +174,36 @@ def designs(
     variants: Sequence[Variant],
     rank: int = 1,
     num_seeds: int = 1,
-    layers: Literal["last", "all"] = "last",
+    layers: Layers = "last",
     token_loss: TokenLoss = TokenLoss(),
 ) -> list[Design]:
     """The one step of this stage: variants x seeds. It holds the teachers' shapes in their place."""
-    chosen, config = _chosen(variants, num_seeds), network.config
-    method = MPT(
-        members=len(chosen), tasks=len(tasks), length=prompt_length, width=config.emb_dim, rank=rank
-    )
-    bank = Bank((method,), config.vocab_size, training.mesh_of_members(mesh))
+    groups, config = _groups(variants, num_seeds, tasks, rank), network.config
+    methods = tuple(
+        MPT(
+            name=f"mpt_{number}" if number > 1 else "mpt", members=len(group), tasks=own_tasks,
+            length=prompt_length, width=config.emb_dim, rank=own_rank,
+        )
+        for number, ((own_rank, own_tasks), group) in enumerate(groups.items(), start=1)
+    )  # fmt: skip
+    bank = Bank(methods, config.vocab_size, training.mesh_of_members(mesh))
     teacher = PromptTuning(members=len(tasks), tasks=1, length=prompt_length, width=config.emb_dim)
     teacher_bank = Bank((teacher,), config.vocab_size)
+    chosen = [one for group in groups.values() for one in group]
     objective = DistillationObjective(
         network, bank, teacher_bank, parameter_shapes_of(teacher_bank), token_loss,
         weight=_column(chosen, "weight"), logits=_column(chosen, "logits"),
         hidden=_column(chosen, "hidden"), temperature=_column(chosen, "temperature"),
-        layers=layers,
+        layers=_layers(chosen, layers),
     )  # fmt: skip
-    factor_rates = _column(chosen, "factor_learning_rate") * _column(chosen, "factors")
     table = [
-        (".*/shared", training.group(_column(chosen, "learning_rate"))),
-        (".*/[uv]", training.group(factor_rates)),
+        row
+        for method, group in zip(methods, groups.values(), strict=True)
+        for row in table_for([method], _rates(group, training))
     ]
-    return [Design(bank, objective, table, _with_teachers(method, config.vocab_size))]
-
-
-def _chosen(variants: Sequence[Variant], num_seeds: int) -> list[tuple[Variant, int]]:
-    """The members: (variant, seed)."""
-    if len({variant.name for variant in variants}) < len(variants) or not variants:
-        raise UserError(f"variants need different names: {[v.name for v in variants]}.")
-    return [(variant, seed) for variant in variants for seed in range(num_seeds)]
+    learned = [_sources(variant, tasks) for variant, _ in chosen]
+    extend = _with_teachers(learned, tasks, prompt_length, config.vocab_size)
+    return [Design(bank, objective, table, extend)]
 
 
 def _teachers(
@@ -207,36 +226,89 @@ def _teachers(
     return {task: found[task] for task in tasks}
 
 
-def _column(chosen: list[tuple[Variant, int]], field: str) -> np.ndarray:
+def _groups(
+    variants: Sequence[Variant], num_seeds: int, tasks: Sequence[str], rank: int
+) -> dict[tuple[int, int], list[Chosen]]:
+    """(rank, number of tasks) -> members, for members of one shape are members of one method.
+
+    Raises:
+        UserError: no variants, two of one name, or sources that are not among the tasks.
+    """
+    if len({variant.name for variant in variants}) < len(variants) or not variants:
+        raise UserError(f"variants need different names: {[v.name for v in variants]}.")
+    groups: dict[tuple[int, int], list[Chosen]] = {}
+    for variant in variants:
+        shape = variant.rank or rank, len(_sources(variant, tasks))
+        groups.setdefault(shape, []).extend((variant, seed) for seed in range(num_seeds))
+    return groups
+
+
+def _sources(variant: Variant, tasks: Sequence[str]) -> tuple[str, ...]:
+    """The tasks that a variant learns from, in the order of all."""
+    for task in variant.sources:
+        if task not in tasks:
+            raise unknown_name(f"source task of variant {variant.name}", task, tasks)
+    return tuple(task for task in tasks if task in variant.sources or not variant.sources)
+
+
+def _column(chosen: Sequence[Chosen], field: str) -> np.ndarray:
     return np.array([getattr(variant, field) for variant, _ in chosen], np.float32)
 
 
+def _layers(chosen: Sequence[Chosen], of_the_run: Layers) -> Layers | tuple[Layers, ...]:
+    """One word where all members compare the same hidden states."""
+    layers = tuple(variant.layers or of_the_run for variant, _ in chosen)
+    return layers[0] if len(set(layers)) == 1 else layers
+
+
+def _rates(group: Sequence[Chosen], training: Training) -> dict[str, Group]:
+    """The optimizer's groups by role."""
+    factors = _column(group, "factor_learning_rate") * _column(group, "factors")
+    return {
+        "shared": training.group(_column(group, "learning_rate")),
+        "factors": training.group(factors),
+    }
+
+
 def _start(
-    method: MPT,
-    chosen: list[tuple[Variant, int]],
+    method: Method,
+    group: Sequence[Chosen],
+    tasks: Sequence[str],
     teacher_prompts: Mapping[str, np.ndarray],
     backbone: Backbone,
     initialiser: Initialiser,
     training: Training,
 ) -> Any:
     """Members of one seed start from one prompt, whatever their variant."""
+    assert isinstance(method, MPT)
     embeddings = jnp.asarray(backbone.embeddings)
     starts = []
-    for m, (variant, seed) in enumerate(chosen):
+    for m, (variant, seed) in enumerate(group):
         rng = jax.random.fold_in(jax.random.key(training.seed), seed)
         if variant.start == "teachers":
-            starts.append(method.start(m, rng, np.stack(list(teacher_prompts.values()))))
+            taught = [teacher_prompts[task] for task in _sources(variant, tasks)]
+            starts.append(method.start(m, rng, np.stack(taught)))
         else:
             starts.append(method.init_member(m, rng, initialiser, embeddings))
     return stack_members(starts)
 
 
-def _with_teachers(method: MPT, vocab_size: int) -> Callable[[Mapping[str, Any]], dict[str, Any]]:
+def _with_teachers(
+    learned: Sequence[Sequence[str]], tasks: Sequence[str], length: int, vocab_size: int
+) -> Callable[[Mapping[str, Any]], dict[str, Any]]:
     """Adds the encoder's tokens with the teacher's virtual ids in place of the student's.
 
-    Student slot (m * K + k) * P + i becomes teacher slot k * P + i: all members share the teachers.
+    The students' prompts lie member by member and task by task, the teachers' task by task: all members
+    share the teachers.
+
+    Args:
+        learned: the tasks of each member.
     """
-    slots = np.arange(method.rows, dtype=np.int32) % np.int32(method.tasks * method.length)
+    places = [tasks.index(task) for own in learned for task in own]
+    slots = np.add.outer(
+        np.array(places, np.int32) * np.int32(length), np.arange(length, dtype=np.int32)
+    )
+    slots = slots.ravel()
 
     def extend(batch: Mapping[str, Any]) -> dict[str, Any]:
         tokens = batch["encoder_input_tokens"]

@@ -124,7 +124,7 @@ class Sources:
             files = prompts.load_run(_needed(distilled, "distilled", learned), backbone)
             # One file (or adapter) that is given by its own path is meant whatever it is called.
             alone = len(files) == len(wanted) == 1 and not (Path(str(distilled)) / RECORD).exists()
-            for name, file in files.items():
+            for name, file in sorted(files.items(), key=lambda pair: (len(pair[0]), pair[0])):
                 if "shared" in file.arrays:
                     variant = next(iter(wanted)) if alone else name.partition("/")[0]
                     self.distilled.setdefault(variant, []).append(file)

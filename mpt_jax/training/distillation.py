@@ -31,6 +31,7 @@ from mpt_jax.training import losses
 from mpt_jax.training.objectives import TaskObjective, TokenLoss, Totals
 
 PerMember = float | np.ndarray  # one number, or one for each member [M]
+Layers = Literal["last", "all"]
 
 TEACHER_TOKENS = "teacher_encoder_input_tokens"
 TEACHER_LOGITS = "teacher_logits"
@@ -63,7 +64,8 @@ class DistillationObjective:
         hidden: weight of the hidden states there; 0 leaves them out.
         temperature: softens both distributions.
         times_squared_temperature: see `losses.kl_divergence`.
-        layers: "last", or "all" (each block's output and the normed output, averaged).
+        layers: "last", or "all" (each block's output and the normed output, averaged); one for all
+            members, or one for each.
     """
 
     network: Transformer
@@ -76,7 +78,7 @@ class DistillationObjective:
     hidden: PerMember = 1.0
     temperature: PerMember = 1.0
     times_squared_temperature: bool = True
-    layers: Literal["last", "all"] = "last"
+    layers: Layers | tuple[Layers, ...] = "last"
 
     def __post_init__(self):
         for name in ("weight", "logits", "hidden", "temperature"):
@@ -88,8 +90,13 @@ class DistillationObjective:
                     f"distillation {name}: got {getattr(self, name)}; expected one number or "
                     f"{self.members} (one for each member), {bound}."
                 )
-        if self.layers not in ("last", "all"):
-            raise ValueError(f"distillation layers: got {self.layers!r}, expected 'last' or 'all'.")
+        if not self._of_members <= {"last", "all"} or (
+            not isinstance(self.layers, str) and len(self.layers) != self.members
+        ):
+            raise ValueError(
+                f"distillation layers: got {self.layers!r}, expected 'last' or 'all', or one of them for "
+                f"each of the {self.members} members."
+            )
 
     @property
     def members(self) -> int:
@@ -161,8 +168,13 @@ class DistillationObjective:
     def _compares_hidden(self) -> bool:
         return bool(np.any(np.asarray(self.weight) * np.asarray(self.hidden)))
 
+    @property
+    def _of_members(self) -> set[str]:
+        """What any of the members compares."""
+        return {self.layers} if isinstance(self.layers, str) else set(self.layers)
+
     def _compared(self, states: tuple[Array, ...]) -> tuple[Array, ...]:
-        return states[-1:] if self.layers == "last" else states
+        return states[-1:] if self._of_members == {"last"} else states
 
     def _recorded(self, batch: Batch) -> dict[str, Array] | None:
         """The teacher's outputs in the batch; None where it holds none."""
@@ -214,11 +226,20 @@ class DistillationObjective:
         for name, (weights, ids) in self._hidden_positions(batch).items():
             recorded, states = pairs[name]
             layers = tuple(recorded[:, n] for n in range(recorded.shape[1]))
-            squares = losses.hidden_mse(layers, self._compared(states))
+            squares = self._squares(layers, self._compared(states), ids)
             total = total + losses.per_member_mean(
                 squares, weights, ids, self.members, totals[name]
             )
         return total
+
+    def _squares(self, teacher, student, ids) -> Float[Array, "B T"]:
+        """Each position's difference, over the layers that its member compares."""
+        squares = losses.hidden_mse(teacher, student)
+        if len(self._of_members) == 1:
+            return squares
+        of_last = losses.hidden_mse(teacher[-1:], student[-1:])
+        everywhere = np.array([layers == "all" for layers in self.layers])
+        return jnp.where(jnp.take(everywhere, ids, mode="clip"), squares, of_last)
 
 
 def _per_member(value: PerMember) -> Float[Array, "..."]:

@@ -72,8 +72,14 @@ def test_paper_sampler_follows_the_paper():
 def test_paper_sampler_gives_every_member_the_same_draws():
     counts = PaperSampler(streams_of((5, 6, 7), (5, 6, 7)), 10).counts(np.arange(100))
     np.testing.assert_array_equal(counts[:, :3], counts[:, 3:])
-    with pytest.raises(UserError, match="as many tasks"):
-        PaperSampler(streams_of((5, 6, 7), (5, 6)), 10)
+
+
+def test_paper_sampler_draws_for_a_member_of_fewer_tasks_as_if_it_were_alone():
+    steps = np.arange(100)
+    counts = PaperSampler(streams_of((5, 6, 7), (5, 6), (9,)), 10, seed=3).counts(steps)
+    alone = PaperSampler(streams_of((5, 6)), 10, seed=3).counts(steps)
+    np.testing.assert_array_equal(counts[:, 3:5], alone)
+    np.testing.assert_array_equal(counts[:, 5], 10)
 
 
 @pytest.mark.parametrize(("tasks", "rows"), [(1, 4), (2, 1), (6, 3), (5, 5)])

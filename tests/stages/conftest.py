@@ -118,6 +118,22 @@ class Toy:
         ]  # fmt: skip
         return [*words, *gin_flags(**values | macros), *more]
 
+    def sweep(
+        self, model_dir: Path, *more: str, file: str = "embedded_mixtures", **macros: object
+    ) -> list[str]:
+        """The arguments of `mpt sweep`: five settings, two seeds, a few steps."""
+        values = {
+            "INITIAL_CHECKPOINT_PATH": self.backbone, **self.macros("run"), "SWEEP_SEEDS": 2,
+            "SPACE": ({"sources": "leave_one_out"}, {"rank": 2}), "POPULATION": 3,
+            "FAMILIES": {"classifying": "toy_sound"}, "VALIDATION_EXAMPLES": 8, "SOURCE_EVAL_PERIOD": 4,
+        }  # fmt: skip
+        del values["SEEDS"]
+        words = [
+            "sweep", "--gin_file=models/embedded.gin", f"--gin_file=sweeps/{file}.gin",
+            f"--model_dir={model_dir}", f"--task_module={TASK_FILE}",
+        ]  # fmt: skip
+        return [*words, *gin_flags(**values | macros), *more]
+
     @staticmethod
     def prompts(run: Path) -> dict[str, np.ndarray]:
         """Every array of every prompt file of a run, by file and array."""

@@ -9,6 +9,8 @@ import pytest
 from mpt_jax.errors import UserError
 from mpt_jax.stages.backbone import BackboneSource
 
+from .conftest import use_devices
+
 
 def assert_close(found, expected, atol=1e-5):
     """Both have the same arrays; atol is small beside the learning rate (0.3 a step)."""
@@ -48,6 +50,74 @@ def test_a_distilled_variant_alone_is_the_one_of_the_fleet(toy, whole_job, tmp_p
     assert toy.run("distill", tmp_path / "one", only, TEACHER_DIR=teachers) == 0
     assert toy.members(tmp_path / "one")["mpt/seed0"]["best_step"] > 0
     assert_close(toy.prompts(tmp_path / "one"), of(toy.prompts(whole_job / "distill"), "mpt/"))
+
+
+# Settings of a sweep that share one program: other numbers, ranks, sources, layers and starts.
+SETTINGS = {
+    "base": {},
+    "hot": {"temperature": 3.0, "weight": 0.3, "hidden": 0.0},
+    "rank_2": {"rank": 2, "layers": "all"},
+    "two_sources": {"sources": ("toy_head", "toy_sound")},
+    "one_source": {"sources": ("toy_tail",), "rank": 3, "start": "teachers", "learning_rate": 0.1},
+}
+
+
+def population(*names):
+    """Flags that train these settings side by side."""
+    values = {
+        f"{name}/distill.Variant.{field}": value
+        for name in names
+        for field, value in {"name": name, **SETTINGS[name]}.items()
+    }
+    listed = "".join(f"@{name}/distill.Variant(), " for name in names)
+    flags = [f"--gin.{name}={value!r}" for name, value in values.items()]
+    return [*flags, f"--gin.distill.run.variants=({listed})", "--gin.distill.run.num_seeds=2"]
+
+
+@pytest.fixture(scope="module")
+def distilled_population(toy, whole_job, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("population") / "distill"
+    with pytest.MonkeyPatch.context() as patch:
+        use_devices(1, patch)
+        teachers = str(whole_job / "teach")
+        assert toy.run("distill", folder, *population(*SETTINGS), TEACHER_DIR=teachers) == 0
+    return folder
+
+
+@pytest.mark.parametrize("name", SETTINGS)
+def test_a_setting_alone_is_the_one_of_the_population(
+    toy, whole_job, distilled_population, tmp_path, name
+):
+    teachers = str(whole_job / "teach")
+    assert toy.run("distill", tmp_path / "one", *population(name), TEACHER_DIR=teachers) == 0
+    expected = of(toy.prompts(distilled_population), f"{name}/")
+    assert_close(toy.prompts(tmp_path / "one"), expected)
+    for seed in range(2):
+        alone = toy.members(tmp_path / "one")[f"{name}/seed{seed}"]
+        beside = toy.members(distilled_population)[f"{name}/seed{seed}"]
+        assert alone["tasks"] == beside["tasks"] and alone["best_step"] == beside["best_step"]
+        assert alone["validation"] == pytest.approx(beside["validation"], abs=1e-5)
+
+
+def test_settings_of_a_population_differ_as_they_say(toy, distilled_population):
+    prompts = toy.prompts(distilled_population)
+    shapes = {n: array.shape for n, array in prompts.items() if ":u" in n and "seed0" in n}
+    assert {n.partition("/")[0]: shape for n, shape in shapes.items()} == {
+        "base": (3, 3, 1), "hot": (3, 3, 1), "rank_2": (3, 3, 2), "two_sources": (2, 3, 1),
+        "one_source": (1, 3, 3),
+    }  # fmt: skip
+    members = toy.members(distilled_population)
+    assert members["two_sources/seed1"]["tasks"] == ["toy_head", "toy_sound"]
+    shared = {n: prompts[f"{n}/seed0.safetensors:shared"] for n in SETTINGS}
+    for name in ("hot", "rank_2", "two_sources", "one_source"):
+        assert np.abs(shared[name] - shared["base"]).max() > 1e-4, name
+
+
+def test_sources_that_are_none_of_the_tasks_are_named(toy, whole_job, tmp_path, capsys):
+    flags = ["--gin.mpt/distill.Variant.sources=('toy_haed',)"]
+    teachers = str(whole_job / "teach")
+    assert toy.run("distill", tmp_path / "one", *flags, TEACHER_DIR=teachers) == 1
+    assert "did you mean 'toy_head'" in capsys.readouterr().err
 
 
 def test_packed_rows_give_the_prompts_of_padded_ones(toy, whole_job, tmp_path):

@@ -38,6 +38,10 @@ COMMANDS = {
     # Planned in test_plan.py.
     "models/t5_v1_1_xl.gin": None,
     "models/t5_v1_1_xxl.gin": None,
+    # Both dry-run and run, in test_sweep.py.
+    "runs/sweep.gin": None,
+    "sweeps/mixture_distillation.gin": None,
+    "sweeps/embedded_mixtures.gin": None,
     # Run for its answers in test_end_to_end.py; it has nothing to dry-run.
     "runs/infer.gin": None,
     # Run in test_prompt_commands.py.

@@ -110,7 +110,7 @@ def test_logits_only_and_hidden_only(toy):
 
 
 def test_members_may_have_their_own_settings(toy):
-    settings = {"weight": [0.0, 0.5], "temperature": [1.0, 3.0], "hidden": [1.0, 0.0]}
+    settings = {"weight": [0.3, 0.5], "temperature": [1.0, 3.0], "hidden": [1.0, 0.7]}
     arrays = {name: np.asarray(value) for name, value in settings.items()}
     together, _ = evaluate(distillation(toy, **arrays), toy)
     for member in range(2):

@@ -1,0 +1,1 @@
+"""The report of `mpt sweep`: which source mixtures help which targets, and what each setting does."""
