@@ -10,13 +10,13 @@ import hashlib
 import os
 import re
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 
 from mpt_jax.errors import UserError
-from mpt_jax.places import Bucket, Object, cache_folder, is_address
+from mpt_jax.places import Bucket, Object, cache_folder, exists, is_address
 
 LARGE = 64 * 2**20  # bytes from which on a progress bar is shown
 
@@ -75,18 +75,52 @@ def run_files(found: Mapping[str, Object]) -> Mapping[str, Object]:
     return {name: one for name, one in found.items() if wanted(name)}
 
 
+def with_neighbours(path: str | os.PathLike[str], names: Collection[str], what: str) -> Path:
+    """A file as it is, or one at an address with those of its neighbours that have these names."""
+    if not is_address(path):
+        return Path(path)
+    parent, _, name = str(path).rstrip("/").rpartition("/")
+    kept = {name, *names}
+    return local_copy(parent, what, lambda found: {n: found[n] for n in found if n in kept}) / name
+
+
 def prompts(path: str | os.PathLike[str]) -> Path:
     """Prompts in any form: one file, with the file of the shared prompt that it may refer to, or a folder."""
     if not is_address(path):
         return Path(path)
+    if str(path).endswith(".safetensors"):
+        return with_neighbours(path, ("shared.safetensors",), "prompts")
+    if not exists(path) and exists(array := f"{path}.npy"):  # the ending may be left out
+        return local_copy(array)
+    return local_copy(path, "prompts", run_files)
+
+
+def backbone(path: str | os.PathLike[str], what: str = "INITIAL_CHECKPOINT_PATH") -> Path:
+    """A backbone's weights and vocabulary: a Hugging Face folder, or a T5X checkpoint (the last of several).
+
+    What lies beside a T5X `checkpoint_<step>`, as a vocabulary may, comes with it.
+    """
     parent, _, name = str(path).rstrip("/").rpartition("/")
-    if not name.endswith(".safetensors"):
-        if not Bucket(path).objects() and (array := f"{path}.npy") and Bucket(array).objects():
-            return local_copy(array)  # its ending may be left out
-        return local_copy(path, "prompts", run_files)
-    kept = (name, "shared.safetensors")
-    choose: Choose = lambda found: {n: one for n, one in found.items() if n in kept}  # noqa: E731
-    return local_copy(parent, "prompts", choose) / name
+    if not is_address(path) or not _STEP.match(name):
+        return local_copy(path, what, _model_files)
+
+    def choose(found: Mapping[str, Object]) -> Mapping[str, Object]:
+        return {n: one for n, one in found.items() if "/" not in n or n.startswith(f"{name}/")}
+
+    return local_copy(parent, what, choose) / name
+
+
+_STEP = re.compile(r"checkpoint_(\d+)(?:/|$)")
+_MODEL = re.compile(r"[^/]+\.(safetensors|json|model|txt)")
+
+
+def _model_files(found: Mapping[str, Object]) -> Mapping[str, Object]:
+    if "config.json" in found:  # of Hugging Face: the same weights lie there for other libraries
+        return {name: one for name, one in found.items() if _MODEL.fullmatch(name)}
+    steps = {int(match[1]) for name in found if (match := _STEP.match(name))}
+    # The reader goes back to the one before where a checkpoint is not finished.
+    last = {f"checkpoint_{step}" for step in sorted(steps)[-2:]}
+    return {n: one for n, one in found.items() if not _STEP.match(n) or n.partition("/")[0] in last}
 
 
 def _fetch(bucket: Bucket, wanted: Mapping[str, Object], place: Path, inside: Path) -> None:
@@ -132,4 +166,6 @@ def _fetch_one(bucket: Bucket, name: str, one: Object, target: Path) -> None:
             f"{bucket.at(name)} has {half.stat().st_size} bytes, the listing said {one.size}: it was "
             "written while it was fetched; try again"
         )
+    if one.time is not None:
+        os.utime(half, (one.time, one.time))
     os.replace(half, target)

@@ -6,6 +6,7 @@ Buckets are read and written with fsspec; gcsfs or s3fs, an extra of this packag
 """
 
 import contextlib
+import datetime
 import importlib
 import os
 import re
@@ -44,6 +45,7 @@ class Object(NamedTuple):
 
     size: int
     version: str
+    time: float | None = None
 
 
 def is_address(path: object) -> bool:
@@ -171,7 +173,7 @@ class Bucket:
             if info["type"] == "directory" or name.endswith("/"):
                 continue
             below = name.strip("/").removeprefix(root).lstrip("/")
-            objects[below] = Object(int(info["size"] or 0), _version(info))
+            objects[below] = Object(int(info["size"] or 0), _version(info), _time(info))
         return objects
 
     def names(self) -> list[str]:
@@ -220,6 +222,19 @@ def read_text(path: str | os.PathLike[str]) -> str:
     return Path(path).read_text(encoding="utf-8")
 
 
+def write_new_text(path: str | os.PathLike[str], text: str) -> None:
+    """Writes a file where there is none.
+
+    Raises:
+      FileExistsError: there is one.
+    """
+    if is_address(path):
+        Bucket(path).write("", text.encode(), new=True)
+        return
+    with Path(path).open("x", encoding="utf-8") as file:
+        file.write(text)
+
+
 def _version(info: Mapping[str, Any]) -> str:
     """What changes when an object is written again: a checksum or generation, or at least a time."""
     for name in (
@@ -235,6 +250,20 @@ def _version(info: Mapping[str, Any]) -> str:
         if info.get(name) is not None:
             return str(info[name])
     return ""
+
+
+def _time(info: Mapping[str, Any]) -> float | None:
+    """When the object was written, in seconds."""
+    for name in ("LastModified", "mtime", "updated", "created"):
+        when = info.get(name)
+        if isinstance(when, str):
+            with contextlib.suppress(ValueError):
+                when = datetime.datetime.fromisoformat(when)
+        if isinstance(when, datetime.datetime):
+            return when.timestamp()
+        if isinstance(when, int | float):
+            return float(when)
+    return None
 
 
 def _of_storage(error: Exception) -> bool:

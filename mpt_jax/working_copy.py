@@ -56,7 +56,7 @@ class WorkingCopy:
         found = self.bucket.objects()
         whole = {name for name in found if _is_whole(name, found)}
         if self._writes:
-            for name in sorted(found.keys() - whole):
+            for name in filter(self._wanted, sorted(found.keys() - whole)):
                 self.bucket.remove(name)  # a kill left it
         wanted = {
             name: found[name]

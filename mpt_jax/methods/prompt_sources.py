@@ -27,7 +27,8 @@ def load_prompts(
     """Reads prompts of any known form and checks them.
 
     Args:
-      path: a prompt file, or a file or folder of another program, here or at an address. The ending `.npy` may be left out.
+      path: a prompt file, or a file or folder of another program, here or at an address. The
+        ending `.npy` may be left out.
       expect_backbone: fingerprint of the backbone to use the prompts with; None skips the check.
         Another program's file names none: then there is a warning (ForeignPromptWarning).
       expect_width: that backbone's model width; None skips the check.

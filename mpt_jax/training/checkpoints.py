@@ -134,8 +134,8 @@ class Checkpoints:
             return restored
         if damaged:
             raise UserError(
-                f"every checkpoint in {shown(self.folder)} is damaged (steps {damaged}); restore the folder from "
-                "a copy, or remove it to start again from step 0"
+                f"every checkpoint in {shown(self.folder)} is damaged (steps {damaged}); restore the folder "
+                "from a copy, or remove it to start again from step 0"
             )
         return None
 
@@ -249,10 +249,19 @@ def read_record(folder: str | Path, step: int) -> dict[str, Any]:
     Raises:
       OSError, ValueError: it is missing or damaged.
     """
-    record = json.loads((Path(folder) / str(step) / _RECORD / "metadata").read_text())
+    record = json.loads(_record_file(folder, step).read_text())
     if not isinstance(record, dict) or record.get("format") != FORMAT:
         raise ValueError(f"its record has not the format {FORMAT}")
     return record
+
+
+def written_at(folder: str | Path, step: int) -> float:
+    """When a checkpoint was written, in seconds."""
+    return _record_file(folder, step).stat().st_mtime
+
+
+def _record_file(folder: str | Path, step: int) -> Path:
+    return Path(folder) / str(step) / _RECORD / "metadata"
 
 
 def _flatten(tree: Any) -> dict[str, Any]:
