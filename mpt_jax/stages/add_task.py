@@ -95,10 +95,8 @@ def run(path: str, source: str, tasks: Sequence[str] = (), output: str | None = 
             references={n: place.parent / other.file for n, other in about.references.items()},
             overwrite=output is None,
         )
-    console.print(
-        f"{path if output is None else output} holds {', '.join(arguments['task_names'])}",
-        markup=False,
-    )
+    names = ", ".join(arguments["task_names"])
+    console.print(f"{path if output is None else output} holds {names}", markup=False)
 
 
 def _check(target: PromptFile, added: PromptFile, path: str, source: str) -> None:

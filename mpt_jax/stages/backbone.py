@@ -72,8 +72,8 @@ class BackboneSource:
 
     Attributes:
         path: a Hugging Face folder (`config.json`, safetensors, vocabulary) or a T5X checkpoint, or a
-            folder of several, of which the latest is taken, here or at an address; "embedded" is the small one that is
-            shipped.
+            folder of several, of which the latest is taken, here or at an address; "embedded" is the
+            small one that is shipped.
         vocabulary: a `.model` file, a `tokenizer.json`, a folder that holds one, or "bytes"; None
             looks for it beside the weights.
         dtype: of activations and matrix products, "float32" or "bfloat16" (accelerators).

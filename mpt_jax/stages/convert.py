@@ -64,9 +64,8 @@ def run(
             size = sum(path.stat().st_size for path in written.rglob("*") if path.is_file())
     except (OSError, ValueError) as error:
         raise UserError(f"{source} cannot be converted: {error}") from error
-    print(
-        f"{str(written).replace(str(place), output)}: {len(parameter_shapes(weights.config))} weights, {size / 1e6:,.1f} MB"
-    )
+    name, count = str(written).replace(str(place), output), len(parameter_shapes(weights.config))
+    print(f"{name}: {count} weights, {size / 1e6:,.1f} MB")
 
 
 def _write_hf(weights: Weights, output: Path, dtype: str | None, vocabulary: str) -> Path:
