@@ -24,7 +24,7 @@ class GCSFileSystem(LocalFileSystem):
 
     def _put(self, path, data, new):
         target = Path(self._strip_protocol(path))
-        if not target.relative_to(os.environ["TEST_BUCKETS"]).parts[0] in self._buckets():
+        if target.relative_to(os.environ["TEST_BUCKETS"]).parts[0] not in self._buckets():
             raise FileNotFoundError(path)
         target.parent.mkdir(parents=True, exist_ok=True)
         half = target.with_name(f"~{uuid.uuid4().hex}")

@@ -55,7 +55,7 @@ def test_all_stages_in_a_bucket(toy, whole_job, bucket, places, capsys):
         assert (run / name).is_file()
     plots = {path.name for path in (run / "plots").iterdir()}
     assert plots == {path.name for path in (whole_job / "plots").iterdir()}
-    assert len(list((bucket / "stores").glob("*/manifest.json"))) == 9
+    assert len(list((bucket / "stores").glob("*/manifest.json"))) == 15  # 5 tasks, 3 splits
     shown = capsys.readouterr().out
     assert "gs://bucket/run/teach/prompts" in shown and "working" not in shown
 
@@ -76,7 +76,9 @@ def test_all_stages_in_a_bucket(toy, whole_job, bucket, places, capsys):
     assert main(["merge", prompt, "--output=gs://bucket/plain.safetensors"]) == 0
     assert main(["export", prompt, "--format=peft", "--output=gs://bucket/adapter"]) == 0
     assert (bucket / "adapter" / "adapter_model.safetensors").is_file()
-    combined = [f"--prompt=gs://bucket/{n}=0.5" for n in ("plain.safetensors", "run/teach:toy_turn")]
+    combined = [
+        f"--prompt=gs://bucket/{n}=0.5" for n in ("plain.safetensors", "run/teach:toy_turn")
+    ]
     more = ["--task_name=new", "--output=gs://bucket/new.safetensors"]
     assert main(["combine", *combined, *more]) == 0
     assert (bucket / "new.safetensors").is_file()
@@ -101,7 +103,9 @@ def start(words, log):
 
 def wait_for(folder, processes, logs, after=0):
     deadline = time.monotonic() + 300
-    while not any((folder / str(n) / "record" / "metadata").is_file() for n in steps_after(folder, after)):
+    while not any(
+        (folder / str(n) / "record" / "metadata").is_file() for n in steps_after(folder, after)
+    ):
         assert all(p.poll() is None for p in processes), [log.read_text() for log in logs]
         assert time.monotonic() < deadline
         time.sleep(0.02)
