@@ -149,6 +149,13 @@ def tell_bucket(path: Path) -> None:
         copy.push()
 
 
+def ask_bucket(path: Path) -> None:
+    """Fetches what others changed, into the working copy that `path` lies in, if in one."""
+    if (copy := _copy_of(path)) is not None:
+        copy.push()
+        copy.pull()
+
+
 def is_working_copy(path: Path) -> bool:
     """Whether `path` lies in a folder that stands for an address."""
     return _copy_of(path) is not None

@@ -124,9 +124,10 @@ def test_which_files_of_a_backbone_are_fetched(bucket):
     put(
         bucket, t__checkpoint_5__x="", t__checkpoint_20__x="", t__checkpoint_100__x="", t__spiece=""
     )
-    names = lambda path: sorted(
-        p.relative_to(path).as_posix() for p in path.rglob("*") if p.is_file()
-    )  # noqa: E731
+
+    def names(path):
+        return sorted(p.relative_to(path).as_posix() for p in path.rglob("*") if p.is_file())
+
     assert names(fetched.backbone("gs://bucket/m")) == ["config.json", "model.safetensors"]
     expected = ["checkpoint_100/x", "checkpoint_20/x", "spiece"]
     assert names(fetched.backbone("gs://bucket/t")) == expected
