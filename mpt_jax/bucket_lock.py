@@ -14,6 +14,7 @@ import socket
 import sys
 import threading
 import time
+import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -63,7 +64,10 @@ def _acquire(bucket: Bucket) -> int:
         if record is not None and not record.get("free") and not _is_dead_here(record):
             _wait_for_death(bucket, number, record)
         with contextlib.suppress(FileExistsError):
-            _write(bucket, number + 1, _about_me(0), new=True)
+            mine = _about_me(0) | {"token": uuid.uuid4().hex}
+            _write(bucket, number + 1, mine, new=True)
+            if _latest(bucket) != (number + 1, mine):
+                continue  # a store that does not know "only if new" took another's after ours
             for name in bucket.names():
                 if (match := _NAME.fullmatch(name)) and int(match[1]) <= number:
                     bucket.remove(name)

@@ -164,6 +164,7 @@ class Checkpoints:
                 enable_async_checkpointing=False,
                 cleanup_tmp_directories=True,
                 multiprocessing_options=self._processes(),
+                create=False,  # it is there, and with processes of one's own Orbax would refuse to
             )
             self._manager = ocp.CheckpointManager(
                 self.folder, options=options, item_names=(_ARRAYS, _RECORD)

@@ -43,6 +43,14 @@ class GCSFileSystem(LocalFileSystem):
     def put_file(self, lpath, rpath, callback=None, mode="overwrite", **options):
         self._put(rpath, Path(lpath).read_bytes(), mode == "create")
 
+    def rm_file(self, path):
+        target = Path(self._strip_protocol(path))
+        target.unlink()
+        for folder in target.parents:
+            if any(folder.iterdir()) or folder.name in self._buckets():
+                break
+            folder.rmdir()
+
     def find(self, path, **options):
         found = super().find(path, **options)
         return {n: one for n, one in found.items() if not os.path.basename(n).startswith("~")}

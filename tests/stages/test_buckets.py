@@ -61,7 +61,7 @@ def test_all_stages_in_a_bucket(toy, whole_job, bucket, places, capsys):
 
     forget_cache()
     words = [
-        "infer", "--prompts=gs://bucket/run/adapt", "--name=toy_head/k4/seed0/mpt", "--task=toy_head",
+        "infer", "--prompts=gs://bucket/run/adapt", "--name=toy_turn/k4/seed0/mpt", "--task=toy_turn",
         "--input=gs://bucket/texts.txt", "--output=gs://bucket/answers.txt",
         "--gin.INITIAL_CHECKPOINT_PATH='gs://bucket/models/tiny'",
     ]  # fmt: skip
@@ -72,12 +72,12 @@ def test_all_stages_in_a_bucket(toy, whole_job, bucket, places, capsys):
     assert "exists; nothing is overwritten" in capsys.readouterr().err
     assert main(["show", "gs://bucket/run/distill"]) == 0
     assert f"checkpoint of step {8}" in capsys.readouterr().out
-    prompt = "gs://bucket/run/teach/prompts/toy_turn.safetensors"
+    prompt = "gs://bucket/run/teach/prompts/toy_head.safetensors"
     assert main(["merge", prompt, "--output=gs://bucket/plain.safetensors"]) == 0
     assert main(["export", prompt, "--format=peft", "--output=gs://bucket/adapter"]) == 0
     assert (bucket / "adapter" / "adapter_model.safetensors").is_file()
     combined = [
-        f"--prompt=gs://bucket/{n}=0.5" for n in ("plain.safetensors", "run/teach:toy_turn")
+        f"--prompt=gs://bucket/{n}=0.5" for n in ("plain.safetensors", "run/teach:toy_head")
     ]
     more = ["--task_name=new", "--output=gs://bucket/new.safetensors"]
     assert main(["combine", *combined, *more]) == 0
@@ -93,12 +93,25 @@ def test_a_job_that_is_complete_is_left_alone(toy, bucket, places, capsys):
     assert "MODEL_DIR gs://bucket/teach belongs to a run of 'teach'" in capsys.readouterr().err
 
 
-def start(words, log):
-    with log.open("w") as file:
-        return subprocess.Popen(
-            [sys.executable, "-m", "mpt_jax", *words],
-            env={**os.environ, "XLA_FLAGS": ""}, stdout=file, stderr=subprocess.STDOUT,
-        )  # fmt: skip
+@pytest.fixture
+def start():
+    """Starts `mpt` with these words and log; what is left is killed at the end."""
+    processes = []
+
+    def begin(words, log):
+        with log.open("w") as file:
+            processes.append(
+                subprocess.Popen(
+                    [sys.executable, "-m", "mpt_jax", *words],
+                    env={**os.environ, "XLA_FLAGS": ""}, stdout=file, stderr=subprocess.STDOUT,
+                )
+            )  # fmt: skip
+        return processes[-1]
+
+    yield begin
+    for process in processes:
+        process.kill()
+        process.wait()
 
 
 def wait_for(folder, processes, logs, after=0):
@@ -116,7 +129,7 @@ def steps_after(folder, after):
 
 
 @pytest.mark.slow
-def test_killed_and_resumed_on_a_machine_that_has_nothing(toy, bucket, places, tmp_path):
+def test_killed_and_resumed_on_a_machine_that_has_nothing(toy, bucket, places, tmp_path, start):
     words = toy.flags("teach", "gs://bucket/killed", **places, **LONG)
     saved = bucket / "killed" / "checkpoints"
     killed = start(words, tmp_path / "1.txt")
@@ -150,7 +163,7 @@ def test_killed_and_resumed_on_a_machine_that_has_nothing(toy, bucket, places, t
 
 
 @pytest.mark.slow
-def test_two_writers_are_refused(toy, bucket, places, tmp_path, capsys, monkeypatch):
+def test_two_writers_are_refused(toy, bucket, places, tmp_path, capsys, monkeypatch, start):
     monkeypatch.setattr("mpt_jax.bucket_lock._machine", lambda: "another")
     words = toy.flags("teach", "gs://bucket/run", **places, **LONG)
     first = start(words, tmp_path / "1.txt")
@@ -162,7 +175,7 @@ def test_two_writers_are_refused(toy, bucket, places, tmp_path, capsys, monkeypa
 
 
 @pytest.mark.slow
-def test_two_processes_with_caches_of_their_own(toy, bucket, places, tmp_path):
+def test_two_processes_with_caches_of_their_own(toy, bucket, places, tmp_path, start):
     """Killed and resumed; each of the two sees nothing of the other's disk."""
 
     def both(name):
@@ -193,3 +206,29 @@ def test_two_processes_with_caches_of_their_own(toy, bucket, places, tmp_path):
     processes, logs = both("undisturbed")
     assert [p.wait(400) for p in processes] == [0, 0], [log.read_text() for log in logs]
     assert_equal(toy.prompts(bucket / "run"), toy.prompts(tmp_path / "undisturbed"))
+
+
+@pytest.mark.slow
+def test_a_comparison_in_a_bucket(toy, bucket, places, capsys):
+    one = {"METHOD": ("prompt_tuning",)}
+    assert main(toy.compare("gs://bucket/compare", **places, **one)) == 0
+    assert (bucket / "compare" / "report.md").is_file()
+    toy.members(bucket / "compare" / "methods" / "prompt_tuning" / "train")
+    forget_cache()
+    capsys.readouterr()
+    assert main(toy.compare("gs://bucket/compare", **places, **one)) == 0
+    shown = capsys.readouterr().out
+    assert "report: gs://bucket/compare/report.md" in shown and "done in" not in shown
+
+
+@pytest.mark.slow
+def test_a_paper_table_in_a_bucket(toy, bucket, places, capsys):
+    given = {"T5_TINY": "gs://bucket/models/tiny", "STORE_DIR": places["STORE_DIR"]}
+    words = toy.paper("gs://bucket/paper", methods="(@mpt/adapt.Variant(),)", **given)
+    assert main(words) == 0
+    assert list((bucket / "paper" / "tables").glob("*/table.md"))
+    forget_cache()
+    capsys.readouterr()
+    assert main([*words, "--status"]) == 0
+    shown = capsys.readouterr().out
+    assert "done" in shown and not {"missing", "partial", "running"} & set(shown.split())
