@@ -24,6 +24,9 @@ from mpt_jax.places import Bucket
 
 BEAT_SECONDS = 10.0
 DEAD_SECONDS = 60.0
+# A machine that is taken away, or whose neighbour died, may live on for half a minute while another one is
+# started in its place.
+ENDING_SECONDS = 45.0
 _NAME = re.compile(r"\.lock\.(\d+)")
 
 
@@ -31,8 +34,8 @@ _NAME = re.compile(r"\.lock\.(\d+)")
 def bucket_lock(bucket: Bucket) -> Iterator[Callable[[], None]]:
     """Holds the lock of an address for the length of a `with` block; gives what ends a process that lost it.
 
-    After a kill this waits until the owner is known to be dead: at once for a process of this machine, else
-    up to `DEAD_SECONDS`.
+    After a kill this waits until the owner is known to be dead: a process of this machine at once, another
+    when it gave no sign for `DEAD_SECONDS`.
 
     Raises:
       UserError: another process writes there.
@@ -75,22 +78,27 @@ def _acquire(bucket: Bucket) -> int:
 
 
 def _wait_for_death(bucket: Bucket, number: int, record: dict[str, Any]) -> None:
-    """Returns when the owner is dead. Raises UserError if it lives."""
+    """Returns when the owner is gone. Raises UserError if it lives on."""
     print(
         f"mpt: {bucket.address} is locked by {record['owner']}; waiting up to {DEAD_SECONDS:.0f} s to see "
         "whether that process lives",
         file=sys.stderr,
         flush=True,
     )
-    until = time.monotonic() + DEAD_SECONDS
-    while time.monotonic() < until:
+    began = heard = time.monotonic()
+    seen = number, record
+    while time.monotonic() < heard + DEAD_SECONDS:
         time.sleep(min(1.0, BEAT_SECONDS / 4))
-        if _latest(bucket) != (number, record):
-            now = owner(bucket)
-            if now is None:
-                return
+        if (now := _latest(bucket)) == seen:
+            continue
+        seen, heard = now, time.monotonic()
+        number, latest = now
+        if latest is None or latest.get("free"):
+            return
+        if heard > began + ENDING_SECONDS:
             raise UserError(
-                f"{now} is writing MODEL_DIR {bucket.address}; wait for it, or give another directory"
+                f"{latest['owner']} is writing MODEL_DIR {bucket.address}; wait for it, or give another "
+                "directory"
             )
 
 

@@ -32,7 +32,6 @@ import json
 import math
 import types
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from mpt_jax.data.tasks import import_seqio

@@ -15,6 +15,7 @@ def at(bucket, monkeypatch):
     """The address, on which owners are declared dead after half a second."""
     monkeypatch.setattr(bucket_lock, "BEAT_SECONDS", 0.05)
     monkeypatch.setattr(bucket_lock, "DEAD_SECONDS", 0.5)
+    monkeypatch.setattr(bucket_lock, "ENDING_SECONDS", 0.2)
     return Bucket("gs://bucket/run")
 
 
@@ -56,6 +57,25 @@ def test_a_dead_owner_of_this_machine_is_known_to_be_dead(at, capsys):
 def test_the_process_of_the_same_number_elsewhere_is_another(at):
     leave_lock(at, process=2**22 + 1, machine="another")
     assert bucket_lock.owner(at) == "it"
+
+
+def test_an_owner_that_is_just_ending_is_waited_for(at, monkeypatch):
+    monkeypatch.setattr(bucket_lock, "ENDING_SECONDS", 60.0)
+    held, done = threading.Event(), []
+
+    def first():
+        with bucket_lock.bucket_lock(at):
+            held.set()
+            time.sleep(0.5)
+            done.append("first")
+
+    thread = threading.Thread(target=first)
+    thread.start()
+    held.wait()
+    with bucket_lock.bucket_lock(at):
+        done.append("second")
+    thread.join()
+    assert done == ["first", "second"]
 
 
 def test_of_many_that_take_over_one_wins(at):

@@ -77,12 +77,8 @@ class Session:
         self._run: RunDirectory | None = None
 
     def __enter__(self) -> "Session":
-        # Only one process owns the directory; the others write their shares of checkpoints into it, or
-        # read them from a copy of their own.
-        first = jax.process_index() == 0
-        if not self.dry_run and (first or is_address(self.model_dir)):
-            run = open_run(self.model_dir, self.stage, writes=first)
-            self._run = self._stack.enter_context(run)
+        if not self.dry_run:
+            self._run = self._open_directory()
         try:
             self.backbone = self._source.open()
             self._data.register(self._modules, self.backbone.vocabulary)
@@ -90,6 +86,22 @@ class Session:
             self._stack.close()
             raise
         return self
+
+    def _open_directory(self) -> RunDirectory | None:
+        """Only one process owns the directory; the others write their shares of checkpoints into it.
+
+        At an address each of them reads the checkpoints from a copy of its own, made when the first one
+        has the directory and nobody else writes there.
+        """
+        first, several = jax.process_index() == 0, jax.process_count() > 1
+        run = None
+        if first:
+            run = self._stack.enter_context(open_run(self.model_dir, self.stage))
+        if several and is_address(self.model_dir):
+            multihost_utils.sync_global_devices(f"{self.stage} has its directory")
+            if not first:
+                run = self._stack.enter_context(open_run(self.model_dir, self.stage, writes=False))
+        return run
 
     def __exit__(
         self,
