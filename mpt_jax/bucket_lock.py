@@ -86,7 +86,7 @@ def _wait_for_death(bucket: Bucket, number: int, record: dict[str, Any]) -> None
         flush=True,
     )
     began = heard = time.monotonic()
-    seen = number, record
+    seen: tuple[int, dict[str, Any] | None] = number, record
     while time.monotonic() < heard + DEAD_SECONDS:
         time.sleep(min(1.0, BEAT_SECONDS / 4))
         if (now := _latest(bucket)) == seen:

@@ -81,7 +81,10 @@ def with_neighbours(path: str | os.PathLike[str], names: Collection[str], what: 
         return Path(path)
     parent, _, name = str(path).rstrip("/").rpartition("/")
     kept = {name, *names}
-    return local_copy(parent, what, lambda found: {n: found[n] for n in found if n in kept}) / name
+    folder = local_copy(parent, what, lambda found: {n: found[n] for n in found if n in kept})
+    if not (folder / name).exists():
+        raise UserError(f"{what} {path}: nothing is there")
+    return folder / name
 
 
 def prompts(path: str | os.PathLike[str]) -> Path:

@@ -111,6 +111,9 @@ def test_a_copy_that_the_user_deleted_is_fetched_again(bucket):
 def test_nothing_at_the_address(bucket):
     with pytest.raises(UserError, match="prompts gs://bucket/a: nothing is there"):
         fetched.prompts("gs://bucket/a")
+    put(bucket, b="")
+    with pytest.raises(UserError, match="prompts gs://bucket/a.safetensors: nothing is there"):
+        fetched.prompts("gs://bucket/a.safetensors")
 
 
 def test_which_files_of_a_backbone_are_fetched(bucket):
