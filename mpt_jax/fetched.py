@@ -48,7 +48,10 @@ def local_copy(
         raise UserError(f"{what} {path}: nothing is there")
     # An object may have the name of a folder that is there too; the folder is meant.
     folder = {name: one for name, one in found.items() if name}
-    wanted = dict(choose(folder)) if folder else found
+    return _copy(bucket, dict(choose(folder)) if folder else found)
+
+
+def _copy(bucket: Bucket, wanted: Mapping[str, Object]) -> Path:
     key = hashlib.sha256(repr((bucket.address, sorted(wanted.items()))).encode()).hexdigest()[:16]
     place = cache_folder() / "fetched" / key
     inside = Path(*re.sub(r"^(\w+)://", r"\1/", bucket.address).split("/"))
@@ -80,11 +83,11 @@ def with_neighbours(path: str | os.PathLike[str], names: Collection[str], what: 
     if not is_address(path):
         return Path(path)
     parent, _, name = str(path).rstrip("/").rpartition("/")
-    kept = {name, *names}
-    folder = local_copy(parent, what, lambda found: {n: found[n] for n in found if n in kept})
-    if not (folder / name).exists():
+    # Each by itself: the folder may hold a million others.
+    found = {n: Bucket(f"{parent}/{n}").objects().get("") for n in {name, *names}}
+    if found[name] is None:
         raise UserError(f"{what} {path}: nothing is there")
-    return folder / name
+    return _copy(Bucket(parent), {n: one for n, one in found.items() if one is not None}) / name
 
 
 def prompts(path: str | os.PathLike[str]) -> Path:

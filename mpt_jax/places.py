@@ -53,17 +53,6 @@ def is_address(path: object) -> bool:
     return _ADDRESS.match(str(path)) is not None
 
 
-def local_path(path: str | os.PathLike[str], what: str) -> Path:
-    """A path that cannot be an address.
-
-    Raises:
-      UserError: it is one.
-    """
-    if is_address(path):
-        raise UserError(f"{what} is {path}, but has to be on this machine; copy it to a folder")
-    return Path(path)
-
-
 def join(root: str | os.PathLike[str], *names: str) -> str:
     """A place below `root`, which may be an address."""
     if is_address(root):
