@@ -92,6 +92,25 @@ check_words() {
     fail "the mpt command has no --model_dir=DIR: a run that is stopped needs it to go on"
 }
 
+# Extras of mpt_jax that the addresses in the command need, as pip reads them behind a wheel's name.
+address_extras() {
+    local wanted=()
+    [[ ${words[*]} == *gs://* ]] && wanted+=(gcs)
+    [[ ${words[*]} == *s3://* ]] && wanted+=(s3)
+    ((${#wanted[@]})) || return 0
+    local IFS=,
+    printf '[%s]' "${wanted[*]}"
+}
+
+# Whether MODEL_DIR is in a bucket, which all hosts see.
+model_dir_is_address() {
+    local word
+    for word in "${words[@]}"; do
+        [[ $word =~ ^--(model_dir=|gin\.MODEL_DIR=\'|gin\.MODEL_DIR=\")(gs|s3):// ]] && return 0
+    done
+    return 1
+}
+
 # Runs a command, or prints it as it would be typed.
 run() {
     if [[ ${option[dry_run]} ]]; then

@@ -81,7 +81,7 @@ file_mounts:
 setup: |
   python3 -m pip install --quiet --user uv
   ~/.local/bin/uv venv --quiet --clear --python 3.11 ~/mpt_env
-  ~/.local/bin/uv pip install --quiet --python ~/mpt_env/bin/python ~/mpt_dist/$wheel $(quoted "${install[@]}")
+  ~/.local/bin/uv pip install --quiet --python ~/mpt_env/bin/python ~/mpt_dist/$(quoted "$wheel$(address_extras)") $(quoted "${install[@]}")
 run: |$copy
   cd /mnt/mpt
   ~/mpt_env/bin/mpt $(quoted "${words[@]}")$several

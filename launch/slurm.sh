@@ -50,7 +50,7 @@ if [[ -z $mpt ]]; then
     run "${option[python]}" -m venv "$work_dir/env"
     read -ra install <<<"${option[install]}"
     run "$work_dir/env/bin/pip" install --quiet --force-reinstall --no-deps "$work_dir/$wheel"
-    run "$work_dir/env/bin/pip" install --quiet "$work_dir/$wheel" "${install[@]}"
+    run "$work_dir/env/bin/pip" install --quiet "$work_dir/$wheel$(address_extras)" "${install[@]}"
 elif [[ -z ${option[dry_run]} ]]; then
     [[ -x $mpt ]] || fail "--mpt=$mpt cannot be executed"
 fi

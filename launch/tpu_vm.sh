@@ -10,7 +10,8 @@
 #   --project=PROJECT   gcloud's own default else
 #   --slices=N          (1)
 #   --spot              cheap machines that may be taken away; they are asked for again
-#   --nfs=SERVER:/PATH  a shared folder (Filestore), mounted as /mnt/mpt; mpt runs in it. Several hosts need it
+#   --nfs=SERVER:/PATH  a shared folder (Filestore), mounted as /mnt/mpt; mpt runs in it. Several hosts need it,
+#                       or a MODEL_DIR in a bucket: --model_dir=gs://BUCKET/FOLDER
 #   --stage=DIR         a folder (gin files, tasks, backbone) whose content is copied to where mpt runs
 #   --max_restarts=N    (20)
 #   --poll=SECONDS      (30)
@@ -40,7 +41,8 @@ check_folder stage
 several=()
 if ((option[slices] > 1 || ${option[type]##*-} > 8)); then # up to 8, whether chips or cores, are one host
     several=(--multiprocess)
-    [[ ${option[nfs]} ]] || fail "several hosts need --nfs=SERVER:/PATH, for a MODEL_DIR that all of them see"
+    [[ ${option[nfs]} ]] || model_dir_is_address ||
+        fail "several hosts need --nfs=SERVER:/PATH or --model_dir=gs://..., for a MODEL_DIR that all of them see"
     check_words 2
 else
     check_words 1
@@ -56,7 +58,8 @@ local_files=$(mktemp -d)
 trap 'rm -rf "$local_files"' EXIT
 
 on_hosts() { run "${resources[@]}" ssh "$name" "${place[@]}" --node=all --worker=all --batch-size=all --command="$1"; }
-on_first() { run "${resources[@]}" ssh "$name" "${place[@]}" --node=0 --worker=0 --command="$1"; }
+staged=(--node=all --worker=all --batch-size=all) # where files are staged
+[[ ${option[nfs]} ]] && staged=(--node=0 --worker=0)
 state() { "${resources[@]}" describe "$name" "${place[@]}" --format='value(state.state)'; }
 
 create() {
@@ -96,10 +99,10 @@ prepare() {
         sudo chmod 777 $folder &&"
     on_hosts "set -e; $mount mkdir -p $folder; python3 -m pip install --quiet --user uv
         ~/.local/bin/uv venv --quiet --clear --python 3.11 ~/mpt_env
-        ~/.local/bin/uv pip install --quiet --python ~/mpt_env/bin/python ./$wheel 'jax[tpu]'"
+        ~/.local/bin/uv pip install --quiet --python ~/mpt_env/bin/python $(quoted "./$wheel$(address_extras)") 'jax[tpu]'"
     [[ ${option[stage]} ]] || return 0
-    run "${resources[@]}" scp --recurse "${option[stage]}" "$name:mpt_staged" "${place[@]}" --node=0 --worker=0
-    on_first "cp -R mpt_staged/. $folder/"
+    run "${resources[@]}" scp --recurse "${option[stage]}" "$name:mpt_staged" "${place[@]}" "${staged[@]}"
+    run "${resources[@]}" ssh "$name" "${place[@]}" "${staged[@]}" --command="cp -R mpt_staged/. $folder/"
 }
 
 # Detached, so that a lost connection (which gcloud would answer by running the command again) does not matter.

@@ -18,6 +18,8 @@ from typing import Any
 import gin
 
 from mpt_jax.errors import UserError, unknown_name
+from mpt_jax.fetched import local_copy
+from mpt_jax.places import is_address
 
 SHIPPED = Path(__file__).parent / "gin"
 """The folder of shipped gin files, mpt_jax.gin."""
@@ -28,7 +30,7 @@ class GinFlags:
     """What the command line says about the configuration, in the order given.
 
     Attributes:
-      files: `--gin_file`, each a path or a name below a search path; later ones override earlier.
+      files: `--gin_file`, each a path, an address or a name below a search path; later ones override earlier.
       bindings: `--gin.NAME=VALUE` as "NAME=VALUE"; they override all files.
       search_paths: `--gin_search_paths`, folders between the working directory and the shipped ones.
     """
@@ -62,6 +64,10 @@ def split_flags(arguments: Sequence[str]) -> tuple[GinFlags, list[str]]:
         if flag == "--gin_file":
             files.append(value)
         elif flag == "--gin_search_paths":
+            if "://" in value:
+                raise UserError(
+                    f"{flag}={value}: folders of this machine are searched, no addresses"
+                )
             search_paths += [path for path in re.split("[,:]", value) if path]
         else:
             bindings.append(f"{flag.removeprefix('--gin.')} = {value}")
@@ -85,6 +91,8 @@ def find_gin_file(name: str, search_paths: Sequence[str] = ()) -> Path:
     Raises:
       UserError: there is none; names the places searched and the nearest shipped files.
     """
+    if is_address(name):
+        return local_copy(name, "gin file")
     folders = _search_folders(search_paths)
     for folder in folders:
         if (folder / name).is_file():

@@ -1,4 +1,6 @@
-"""MODEL_DIR: what a run leaves on disk, who may write it, and how the next stage finds its way in it.
+"""MODEL_DIR: what a run leaves, who may write it, and how the next stage finds its way in it.
+
+At an address (gs://, s3://) all this is worked on in a local copy that the bucket follows.
 
 MODEL_DIR/
   run.json        which stage the directory belongs to, and whether it is complete
@@ -14,13 +16,16 @@ import datetime
 import fcntl
 import json
 import os
-import re
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+from mpt_jax import bucket_lock
 from mpt_jax.errors import UserError
+from mpt_jax.fetched import local_copy, run_files
+from mpt_jax.places import Bucket, exists, is_address, join, read_text
+from mpt_jax.working_copy import shown, tell_bucket, working_copy
 
 RECORD = "run.json"
 _LOCK = ".lock"
@@ -30,15 +35,12 @@ class RunDirectory:
     """The paths of one run. Making it touches nothing; `open_run` and `read_run` check what is there.
 
     Args:
-      path: MODEL_DIR.
+      path: MODEL_DIR, or the local copy of one at an address.
       writes: whether this process writes run.json and config.gin; the methods that do are silent else.
-
-    Raises:
-      UserError: it is the address of a bucket.
     """
 
     def __init__(self, path: str | Path, *, writes: bool = True):
-        self.path = local_path(path, "run directory")
+        self.path = Path(path)
         self.writes = writes
         self.config = self.path / "config.gin"
         self.checkpoints = self.path / "checkpoints"
@@ -52,18 +54,7 @@ class RunDirectory:
         Raises:
           UserError: there is none, or it cannot be read.
         """
-        path = self.path / RECORD
-        try:
-            record = json.loads(path.read_text())
-        except FileNotFoundError:
-            raise UserError(f"{self.path} is no run directory: it has no {RECORD}") from None
-        except (OSError, ValueError) as error:
-            raise UserError(
-                f"{path} cannot be read ({error}); is the directory damaged?"
-            ) from error
-        if not isinstance(record, dict) or "stage" not in record:
-            raise UserError(f"{path} does not name a stage; is the directory damaged?")
-        return record
+        return _parsed(self.path / RECORD)
 
     def write_config(self, text: str) -> None:
         """Writes config.gin. One that says something else is kept as config.gin.1, .2 and so on."""
@@ -72,11 +63,13 @@ class RunDirectory:
         if self.config.exists() and self.config.read_text() != text:
             self.config.rename(_next_name(self.config))
         write_text(self.config, text)
+        tell_bucket(self.config)
 
     def finish(self, **results: Any) -> None:
         """Marks the run complete, with a few JSON values that `mpt show` and later stages want to know."""
         if self.writes:
             write_json(self.path / RECORD, {**self.record(), "complete": True, **results})
+            tell_bucket(self.path)
 
 
 @contextlib.contextmanager
@@ -94,6 +87,10 @@ def open_run(path: str | Path, stage: str, *, writes: bool = True) -> Iterator[R
     """
     if not str(path):
         raise UserError("MODEL_DIR is empty; give --model_dir=DIR")
+    if is_address(path):
+        with _open_in_bucket(str(path), stage, writes) as run:
+            yield run
+        return
     run = RunDirectory(path, writes=writes)
     if not writes:
         yield run
@@ -113,6 +110,31 @@ def open_run(path: str | Path, stage: str, *, writes: bool = True) -> Iterator[R
         yield run
 
 
+@contextlib.contextmanager
+def _open_in_bucket(address: str, stage: str, writes: bool) -> Iterator[RunDirectory]:
+    bucket = Bucket(address)
+    with contextlib.ExitStack() as stack:
+        check: Callable[[], None] = lambda: None  # noqa: E731
+        if writes:
+            names = bucket.names()
+            if names and RECORD not in names:
+                _refuse_strangers(bucket.address, names)  # before they are fetched
+            check = stack.enter_context(bucket_lock.bucket_lock(bucket))
+        copy = stack.enter_context(
+            working_copy(address, wanted=_resumes_from, writes=writes, before_push=check)
+        )
+        run = RunDirectory(copy.path, writes=writes)
+        if writes:
+            _claim(run, stage)
+            copy.push()
+        yield run
+
+
+def _resumes_from(name: str) -> bool:
+    """Prompts are written anew in the end, and TensorBoard goes on in a new file."""
+    return not name.startswith("prompts/") and "tfevents" not in name
+
+
 def read_run(path: str | Path, stages: tuple[str, ...] = ()) -> RunDirectory:
     """An earlier run's directory, to start from.
 
@@ -123,7 +145,7 @@ def read_run(path: str | Path, stages: tuple[str, ...] = ()) -> RunDirectory:
     Raises:
       UserError: there is no such run, it is of another stage, or it did not finish.
     """
-    run = RunDirectory(path)
+    run = RunDirectory(local_copy(path, "run directory", run_files))
     if not run.path.is_dir():
         raise UserError(f"run directory {path} does not exist")
     record = run.record()
@@ -141,14 +163,16 @@ def read_run(path: str | Path, stages: tuple[str, ...] = ()) -> RunDirectory:
 
 def is_unfinished(path: str | Path) -> bool:
     """Whether `path` is a run directory that is still to be completed, or is not there at all."""
-    run = RunDirectory(path)
-    if (run.path / RECORD).exists():
-        return not run.record().get("complete")
-    return not run.path.exists()
+    try:
+        return not _parsed(join(path, RECORD)).get("complete")
+    except NoRun:
+        return not exists(path)
 
 
 def is_locked(path: str | Path) -> bool:
     """Whether a process, this one or another, is writing the run directory now."""
+    if is_address(path):
+        return bucket_lock.owner(Bucket(path)) is not None
     try:
         with (Path(path) / _LOCK).open() as lock:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -166,18 +190,22 @@ def fresh_path(stage: str, parent: str | Path = "mpt_runs") -> Path:
     return path if not path.exists() else _next_name(path)
 
 
-def local_path(path: str | Path, what: str) -> Path:
-    """A path that a user gave; else gs://bucket/a would become a local folder of that name.
+class NoRun(UserError):
+    """There is no run.json."""
 
-    Raises:
-      UserError: it is the address of a bucket.
-    """
-    if re.match(r"\w+:/", str(path)):
-        raise UserError(
-            f"{what} {path} is an address; mpt reads and writes folders: mount the bucket (gcsfuse, "
-            "s3 mounts) and give the folder below the mount"
-        )
-    return Path(path)
+
+def _parsed(path: str | Path) -> dict[str, Any]:
+    place = shown(path)
+    try:
+        record = json.loads(read_text(path))
+    except FileNotFoundError:
+        folder = place.removesuffix(f"/{RECORD}")
+        raise NoRun(f"{folder} is no run directory: it has no {RECORD}") from None
+    except (OSError, ValueError) as error:
+        raise UserError(f"{place} cannot be read ({error}); is the directory damaged?") from error
+    if not isinstance(record, dict) or "stage" not in record:
+        raise UserError(f"{place} does not name a stage; is the directory damaged?")
+    return record
 
 
 def write_text(path: str | Path, text: str) -> None:
@@ -213,16 +241,19 @@ def _claim(run: RunDirectory, stage: str) -> None:
         was = run.record()["stage"]
         if was != stage:
             raise UserError(
-                f"MODEL_DIR {run.path} belongs to a run of {was!r}, this is {stage!r}; give another"
+                f"MODEL_DIR {shown(run.path)} belongs to a run of {was!r}, this is {stage!r}; give another"
             )
         return
-    strangers = sorted(p.name for p in run.path.iterdir() if not re.match(r"\.", p.name))
-    if strangers:
+    _refuse_strangers(str(run.path), [path.name for path in run.path.iterdir()])
+    write_json(run.path / RECORD, {"stage": stage, "complete": False})
+
+
+def _refuse_strangers(path: str, names: Iterable[str]) -> None:
+    if strangers := sorted(name for name in names if not name.startswith(".")):
         raise UserError(
-            f"MODEL_DIR {run.path} has no {RECORD} but holds {', '.join(strangers[:5])}; nothing there is "
+            f"MODEL_DIR {path} has no {RECORD} but holds {', '.join(strangers[:5])}; nothing there is "
             "overwritten: give an empty or new directory"
         )
-    write_json(run.path / RECORD, {"stage": stage, "complete": False})
 
 
 def _next_name(path: Path) -> Path:

@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from mpt_jax.errors import UserError
+from mpt_jax.fetched import local_copy
 
 
 def load_modules(names: Iterable[str | os.PathLike[str]], what: str) -> None:
@@ -25,7 +26,7 @@ def load_modules(names: Iterable[str | os.PathLike[str]], what: str) -> None:
     for name in names:
         text = os.fspath(name)
         if text.endswith(".py") or os.sep in text:
-            _load_file(Path(text).resolve(), what)
+            _load_file(local_copy(text, f"{what} file").resolve(), what)
         else:
             try:
                 importlib.import_module(text)

@@ -12,11 +12,13 @@ import functools
 import gzip
 import json
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from mpt_jax.errors import UserError
+from mpt_jax.fetched import local_copy
+from mpt_jax.places import Object
 from mpt_jax.tasks.data_set import DataSet, Layout, Located, Parser, Place
 
 ReadSplit = Callable[[str], Iterator[Located]]
@@ -56,7 +58,16 @@ def data_folder(data_set: DataSet, data_dir: str | None, source: str) -> Path:
             f"{data_set.title} is to be read from source={source!r}, but there is no data_dir. Set "
             "DATA_DIR to the folder of the data sets, as in --gin.DATA_DIR=\"'/data/benchmark'\"."
         )
-    return Path(data_dir).expanduser().resolve()
+    return local_copy(data_dir, "DATA_DIR", functools.partial(_of, data_set)).expanduser().resolve()
+
+
+def _of(data_set: DataSet, found: Mapping[str, Object]) -> Mapping[str, Object]:
+    """What belongs to one data set in a bucket with many."""
+    owner, name, *configuration = data_set.hub.split("/")
+    folders = [data_set.tfds, owner, name, "_".join([name, *configuration]), data_set.task]
+    folders += [folder for layout in data_set.layouts for folder in layout.folders]
+    heads = {folder.partition("/")[0] for folder in folders}
+    return {name: one for name, one in found.items() if name.partition("/")[0] in heads}
 
 
 def read_files(

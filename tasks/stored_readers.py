@@ -32,9 +32,7 @@ def _open_tfds(data_set: DataSet, data_dir: str | None) -> ReadSplit:
         # Another release of TFDS may hold other examples.
         release = importlib.metadata.version("tensorflow-datasets")
         return functools.partial(read_tfds, name=data_set.tfds, directory=None, files=(release,))
-    from etils import epath  # TFDS needs it; it reads gs:// too
-
-    folder = epath.Path(data_dir).expanduser() / data_set.tfds
+    folder = data_folder(data_set, data_dir, "tfds") / data_set.tfds
     versions = (
         [p for p in folder.iterdir() if (p / "features.json").exists()] if folder.exists() else []
     )

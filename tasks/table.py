@@ -32,14 +32,15 @@ import json
 import math
 import types
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from mpt_jax.data.tasks import import_seqio
 from mpt_jax.errors import UserError, unknown_name
+from mpt_jax.fetched import local_copy
+from mpt_jax.places import is_address
 from mpt_jax.tasks.metrics.postprocessors import stripped
 from mpt_jax.tasks.registration import check_free
-from mpt_jax.tasks.table_files import read_rows
+from mpt_jax.tasks.table_files import Row, read_rows
 from mpt_jax.tasks.table_splits import (
     Splits,
     TableExample,
@@ -204,7 +205,7 @@ class Table:
                 f"Table {self.name!r}: labels = {labels} has an empty text; a target needs one."
             )
         files = (paths,) if isinstance(paths, str) else paths
-        rows = [row for path in files for row in read_rows(Path(path).expanduser(), columns)]
+        rows = [row for path in files for row in _rows(path, columns)]
         examples = []
         for place, values in rows:
             for what, template in (("input", inputs), ("target", targets)):
@@ -253,3 +254,12 @@ def _digest(splits: Splits) -> str:
         for example in examples:
             digest.update(json.dumps([split, example.inputs, example.targets]).encode())
     return digest.hexdigest()
+
+
+def _rows(path: str, columns: Sequence[str]) -> list[Row]:
+    """The rows of a file here or at an address, with their places as the user knows them."""
+    local = local_copy(path, "table").expanduser()
+    rows = read_rows(local, columns)
+    if is_address(path):
+        return [Row(place.replace(str(local), path), values) for place, values in rows]
+    return rows

@@ -1,5 +1,6 @@
 """What every test runs under: eight CPU devices, strict numerics, checked shapes, warnings as errors."""
 
+import importlib
 import os
 import sys
 import tempfile
@@ -39,3 +40,23 @@ def pytest_collection_modifyitems(items):
     for item in items:
         for warning in THIRD_PARTY_WARNINGS:
             item.add_marker(pytest.mark.filterwarnings(warning))
+
+
+@pytest.fixture
+def bucket(tmp_path, monkeypatch):
+    """The folder behind gs://bucket, in this process and in those that it starts; the cache is fresh."""
+    from mpt_jax.places import Bucket
+
+    known = importlib.import_module("fsspec.registry")._registry
+
+    root, stand_in = tmp_path / "buckets", Path(__file__).parent / "buckets"
+    (root / "bucket").mkdir(parents=True)
+    monkeypatch.setenv("TEST_BUCKETS", str(root))
+    monkeypatch.setenv("PYTHONPATH", f"{stand_in}{os.pathsep}{stand_in.parents[1]}")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.syspath_prepend(stand_in)
+    monkeypatch.setattr(Bucket, "_checked", set())
+    known.pop("gs", None)
+    yield root / "bucket"
+    known.pop("gs", None)
+    sys.modules.pop("gcsfs", None)

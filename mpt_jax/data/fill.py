@@ -16,6 +16,7 @@ import numpy as np
 from mpt_jax.data.examples import Description, Example
 from mpt_jax.data.generated import original_error
 from mpt_jax.data.identity import source_identity
+from mpt_jax.data.shared_stores import fetch_store, publish_store
 from mpt_jax.data.store import TokenStore, write_store
 from mpt_jax.data.tasks import get_task, import_seqio, task_vocabulary
 from mpt_jax.data.vocabularies import Vocabulary
@@ -31,12 +32,14 @@ def fill_store(
     split: str,
     feature_lengths: Mapping[str, int],
     root: str | os.PathLike[str],
+    shared: str | None = None,
 ) -> TokenStore:
     """The token store of a task's split under `root`; filled if it is not there yet.
 
     Args:
         feature_lengths: most tokens (EOS included, prompt not) in "inputs" and in "targets".
             Longer inputs are cut, longer targets are an error.
+        shared: an address where stores of all hosts are: looked for there, and published there.
 
     Raises:
         UserError: unknown task or split, empty split, lengths without room for text, a target that
@@ -51,10 +54,17 @@ def fill_store(
         task_name, split, lengths, vocabulary.fingerprint(), source_identity(task, split)
     )
     folder = Path(root) / store_name(description)
+    if not folder.is_dir() and shared is not None:
+        if (found := fetch_store(shared, folder.name)) is not None:
+            return found
     if folder.is_dir():
-        return TokenStore(folder)
-    examples = TaskExamples(task, split, vocabulary, lengths)
-    return write_store(folder, examples, description, examples.fields)
+        store = TokenStore(folder)
+    else:
+        examples = TaskExamples(task, split, vocabulary, lengths)
+        store = write_store(folder, examples, description, examples.fields)
+    if shared is not None:
+        publish_store(store, shared)
+    return store
 
 
 def check_feature_lengths(feature_lengths: Mapping[str, int]) -> dict[str, int]:

@@ -17,6 +17,8 @@ from mpt_jax.data.vocabularies import (
     Vocabulary,
 )
 from mpt_jax.errors import UserError
+from mpt_jax.fetched import backbone, with_neighbours
+from mpt_jax.places import is_address
 
 BYTES = "bytes"
 _SENTENCEPIECE = ("spiece.model", "sentencepiece.model")  # Hugging Face's name, T5X's name
@@ -47,7 +49,7 @@ def open_vocabulary(name: str) -> Vocabulary:
     """
     if name == BYTES:
         return ByteVocabulary()
-    path = Path(name)
+    path = _here(name)
     if name and path.is_dir():
         return vocabulary_of(path)
     if path.is_file() and path.suffix == ".model":
@@ -57,8 +59,13 @@ def open_vocabulary(name: str) -> Vocabulary:
     raise UserError(
         f"The vocabulary is named as {name!r}; expected the path of a .model file, of a "
         "tokenizer.json, of a folder that holds one, or 'bytes'."
-        + (" Copy it to a local folder first." if "://" in name else "")
     )
+
+
+def _here(name: str) -> Path:
+    if is_address(name) and name.endswith((".model", ".json")):
+        return with_neighbours(name, _FILES, "vocabulary")
+    return backbone(name, "vocabulary")
 
 
 def vocabulary_of(folder: Path) -> Vocabulary:
@@ -105,7 +112,7 @@ def files_of(name: str) -> dict[str, bytes]:
     if name == BYTES:
         settings = {"tokenizer_class": "ByT5Tokenizer", "extra_ids": ByteVocabulary().extra_ids}
         return {_SETTINGS: (json.dumps(settings, indent=2) + "\n").encode()}
-    path = Path(name)
+    path = _here(name)
     if path.is_file():
         own = _SENTENCEPIECE[0] if path.suffix == ".model" else _TOKENIZER_JSON
         files = _contents(path.parent, (_SETTINGS,)) | {own: path.read_bytes()}

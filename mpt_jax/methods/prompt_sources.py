@@ -4,6 +4,7 @@ import os
 import warnings
 from pathlib import Path
 
+from mpt_jax import fetched
 from mpt_jax.methods.formats.registry import READERS, find_reader
 from mpt_jax.methods.prompt_file import PromptFile, PromptFileError, check_width, load_prompt_file
 
@@ -26,7 +27,8 @@ def load_prompts(
     """Reads prompts of any known form and checks them.
 
     Args:
-      path: a prompt file, or a file or folder of another program. The ending `.npy` may be left out.
+      path: a prompt file, or a file or folder of another program, here or at an address. The
+        ending `.npy` may be left out.
       expect_backbone: fingerprint of the backbone to use the prompts with; None skips the check.
         Another program's file names none: then there is a warning (ForeignPromptWarning).
       expect_width: that backbone's model width; None skips the check.
@@ -34,7 +36,7 @@ def load_prompts(
     Raises:
       UserError: nothing there, no known form, damaged, or of another backbone or width.
     """
-    path = _existing(Path(path))
+    path = _existing(fetched.prompts(path))
     reader = find_reader(path)
     if reader is None:
         if path.suffix == ".safetensors":

@@ -9,16 +9,18 @@ The folder of the last form is one that `mpt export --format=factors` wrote.
 
 import argparse
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 from rich.console import Console
 
+from mpt_jax import fetched
 from mpt_jax.errors import UserError
 from mpt_jax.methods.formats import factors
 from mpt_jax.methods.prompt_file import PromptFile, load_prompt_file, save_prompt_file
 from mpt_jax.methods.references import digest
+from mpt_jax.places import is_address
 from mpt_jax.whole_files import file_names, refuse_existing
+from mpt_jax.working_copy import new_output, refuse_existing_output
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -47,9 +49,13 @@ def run(path: str, source: str, tasks: Sequence[str] = (), output: str | None = 
         UserError: prompts without factors, another shared prompt, rank or backbone, or a task that is
             there already.
     """
-    place = Path(path)
+    if is_address(path) and output is None:
+        raise UserError(
+            f"{path} is an address, where nothing is changed in its place; name a new file with --output."
+        )
+    place = fetched.prompts(path)
     target = load_prompt_file(place / factors.FILE if place.is_dir() else place)
-    added = load_prompt_file(source)
+    added = load_prompt_file(fetched.prompts(source))
     added = added.take(tasks) if tasks else added
     _check(target, added, path, source)
     console = Console(highlight=False, soft_wrap=True)
@@ -68,9 +74,8 @@ def run(path: str, source: str, tasks: Sequence[str] = (), output: str | None = 
             factors.add(place, added.take([task]), file)
             console.print(f"{task}: {file}", markup=False)
         return
-    result = place if output is None else Path(output)
     if output is not None:
-        refuse_existing(result)
+        refuse_existing_output(output)
     arrays = {
         name: array if name == factors.SHARED else np.concatenate([array, added.arrays[name]])
         for name, array in target.arrays.items()
@@ -82,14 +87,16 @@ def run(path: str, source: str, tasks: Sequence[str] = (), output: str | None = 
         "task_names": (*about.task_names, *added.metadata.task_names),
         "scores": {**about.scores, **scores},
     }
-    save_prompt_file(
-        result,
-        arrays,
-        **arguments,
-        references={name: place.parent / other.file for name, other in about.references.items()},
-        overwrite=output is None,
-    )
-    console.print(f"{result} holds {', '.join(arguments['task_names'])}", markup=False)
+    with new_output(path if output is None else output) as result:
+        save_prompt_file(
+            result,
+            arrays,
+            **arguments,
+            references={n: place.parent / other.file for n, other in about.references.items()},
+            overwrite=output is None,
+        )
+    names = ", ".join(arguments["task_names"])
+    console.print(f"{path if output is None else output} holds {names}", markup=False)
 
 
 def _check(target: PromptFile, added: PromptFile, path: str, source: str) -> None:

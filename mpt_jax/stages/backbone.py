@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from jax.sharding import Mesh
 
+from mpt_jax import fetched
 from mpt_jax.data.vocabularies import Vocabulary
 from mpt_jax.data.vocabulary_files import open_vocabulary, vocabulary_of
 from mpt_jax.errors import UserError, unknown_name
@@ -75,8 +76,8 @@ class BackboneSource:
 
     Attributes:
         path: a Hugging Face folder (`config.json`, safetensors, vocabulary) or a T5X checkpoint, or a
-            folder of several, of which the latest is taken; "embedded" is the small one that is
-            shipped.
+            folder of several, of which the latest is taken, here or at an address; "embedded" is the
+            small one that is shipped.
         vocabulary: a `.model` file, a `tokenizer.json`, a folder that holds one, or "bytes"; None
             looks for it beside the weights.
         dtype: of activations and matrix products, "float32" or "bfloat16" (accelerators).
@@ -165,7 +166,7 @@ class BackboneSource:
     @property
     def folder(self) -> Path:
         """Where the backbone lies. Raises UserError where there is no such folder."""
-        folder = EMBEDDED_FOLDER if self.path == EMBEDDED else Path(self.path)
+        folder = EMBEDDED_FOLDER if self.path == EMBEDDED else fetched.backbone(self.path)
         if not folder.is_dir():
             raise UserError(
                 f"INITIAL_CHECKPOINT_PATH is {self.path!r}, which is no folder. Give a Hugging Face "

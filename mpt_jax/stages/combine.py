@@ -28,8 +28,9 @@ from mpt_jax.methods.prompt_file import PromptFile, save_prompt_file
 from mpt_jax.methods.prompt_sources import load_prompts
 from mpt_jax.methods.prompt_tuning import PromptTuning
 from mpt_jax.methods.references import digest
+from mpt_jax.places import exists
 from mpt_jax.stages.prompts import find
-from mpt_jax.whole_files import refuse_existing
+from mpt_jax.working_copy import new_output, refuse_existing_output
 
 FORM = "SOURCE[:NAME][#TASK]"
 
@@ -76,7 +77,7 @@ def run(prompts: Sequence[str], task_name: str, output: str, base: str | None = 
         UserError: no such prompt, prompts of different backbones or shapes, methods whose prompts are no
             matrix, weights that need a base, or `output` exists.
     """
-    refuse_existing(Path(output))
+    refuse_existing_output(output)
     pairs = [_weighted(text) for text in prompts]
     chosen, weights = [_choose(text) for text, _ in pairs], [weight for _, weight in pairs]
     given = _choose(base) if base is not None else _common_shared(chosen)
@@ -91,18 +92,19 @@ def run(prompts: Sequence[str], task_name: str, output: str, base: str | None = 
         "base": None if given is None else given.record,
     }
     about = chosen[0].file.metadata
-    written = save_prompt_file(
-        output, {"prompt": combined[None]}, kind=PromptTuning.kind, task_names=(task_name,),
-        backbone_fingerprint=about.backbone_fingerprint, backbone_name=about.backbone_name,
-        vocabulary_fingerprint=about.vocabulary_fingerprint, scores={"combined_from": origin},
-        backbone_precision=about.backbone_precision,
-    )  # fmt: skip
+    with new_output(output) as place:
+        save_prompt_file(
+            place, {"prompt": combined[None]}, kind=PromptTuning.kind, task_names=(task_name,),
+            backbone_fingerprint=about.backbone_fingerprint, backbone_name=about.backbone_name,
+            vocabulary_fingerprint=about.vocabulary_fingerprint, scores={"combined_from": origin},
+            backbone_precision=about.backbone_precision,
+        )  # fmt: skip
     said = "none, the weights sum to 1" if given is None else given.text
     if given is not None and base is None:
         said = f"the shared prompt that all of them have (SHA-256 {digest(given.prompt)[:16]}...)"
     length, width = combined.shape
     Console(highlight=False, soft_wrap=True).print(
-        f"{written}: a plain prompt of {length} x {width} for {task_name}, of {len(chosen)} prompts\n"
+        f"{output}: a plain prompt of {length} x {width} for {task_name}, of {len(chosen)} prompts\n"
         f"base: {said}",
         markup=False,
     )
@@ -123,7 +125,7 @@ def _weighted(text: str) -> tuple[str, float]:
 def _choose(text: str) -> _Chosen:
     """The prompt that `SOURCE[:NAME][#TASK]` means."""
     place, task = text, None
-    if not Path(text).exists() and "#" in text:
+    if not exists(text) and "#" in text:
         place, _, task = text.rpartition("#")
     file = load_prompts(_path(place))
     if not file.is_matrix or (file.metadata.task_names or task is not None):
@@ -134,10 +136,10 @@ def _choose(text: str) -> _Chosen:
 
 def _path(place: str) -> Path:
     """The file of `SOURCE[:NAME]`. A colon may be part of the path: what exists is the source."""
-    ends = [i for i, letter in enumerate(place) if letter == ":" and Path(place[:i]).exists()]
+    ends = [i for i, letter in enumerate(place) if letter == ":" and exists(place[:i])]
     name = None
     source = place
-    if not Path(place).exists() and ends:
+    if not exists(place) and ends:
         source, name = place[: ends[0]], place[ends[0] + 1 :]
     found = find(source)
     if name is not None and name not in found:

@@ -5,19 +5,22 @@ well. Beside a folder lie `<folder>.settings.json`, what the run was told, and `
 did not end well.
 """
 
+import contextlib
 import dataclasses
 import gc
 import json
 import traceback
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 
 from mpt_jax.errors import Stopped, UserError
+from mpt_jax.places import is_address
 from mpt_jax.run_directory import RECORD, is_locked, write_json, write_text
 from mpt_jax.training import checkpoints
+from mpt_jax.working_copy import ask_bucket, shown, tell_bucket, working_copy
 
 DONE, RUNNING, FAILED, PARTIAL, MISSING, CHANGED = (
     "done", "running", "failed", "partial", "missing", "other settings",
@@ -57,7 +60,7 @@ class Run:
         """The command line, without `mpt`."""
         return [
             self.stage, *gin_words, *(f"--gin.{n}={v}" for n, v in self.settings.items()),
-            *(f"--task_module={module}" for module in task_modules), f"--model_dir={self.folder}",
+            *(f"--task_module={module}" for module in task_modules), f"--model_dir={self.place}",
         ]  # fmt: skip
 
     @property
@@ -65,6 +68,11 @@ class Run:
         """Its settings and those of all that it starts from, whose change would make it another run."""
         before = {f"{run.stage}/{n}": v for run in self.needs for n, v in run.told.items()}
         return {**self.settings, **before}
+
+    @property
+    def place(self) -> str:
+        """The folder as other commands are told it; at an address, `folder` is in a copy of what is there."""
+        return shown(self.folder)
 
     @property
     def settings_file(self) -> Path:
@@ -75,6 +83,22 @@ class Run:
         return self.folder.with_name(f"{self.folder.name}.failed.txt")
 
 
+@contextlib.contextmanager
+def all_runs(model_dir: str) -> Iterator[Path]:
+    """The directory of all runs; at an address, a copy of what says how far each is, for a `with` block."""
+    if not is_address(model_dir):
+        yield Path(model_dir)
+        return
+    with working_copy(model_dir, wanted=_of_interest) as copy:
+        yield copy.path
+
+
+def _of_interest(name: str) -> bool:
+    if "checkpoints/" in name:
+        return name.endswith("/record/metadata")
+    return "tfevents" not in name
+
+
 def state_of(run: Run) -> str:
     """DONE, RUNNING, FAILED, PARTIAL, MISSING, or CHANGED: something else was trained there."""
     begun = (run.folder / RECORD).exists()
@@ -83,7 +107,7 @@ def state_of(run: Run) -> str:
         return CHANGED
     if complete:
         return DONE
-    if is_locked(run.folder):
+    if is_locked(run.place):
         return RUNNING
     if run.failure_file.exists():
         return FAILED
@@ -115,6 +139,7 @@ def begin(run: Run) -> None:
     run.folder.parent.mkdir(parents=True, exist_ok=True)
     write_json(run.settings_file, run.told)
     run.failure_file.unlink(missing_ok=True)
+    tell_bucket(run.folder)
 
 
 def run_all(
@@ -131,12 +156,12 @@ def run_all(
             different = "; ".join(changes(run)[:4])
             wrong.append(
                 f"{run.name} is there with other settings ({different}): give another --model_dir, or "
-                f"remove {run.folder}"
+                f"remove {run.place}"
             )
         elif state == RUNNING:
             wrong.append(f"{run.name} is being made by another process")
         elif failure := _run_one(run, launch, run.words(gin_words, task_modules)):
-            wrong.append(f"{run.name} failed: {failure} ({run.failure_file})")
+            wrong.append(f"{run.name} failed: {failure} ({shown(run.failure_file)})")
         else:
             continue
         console.print(wrong[-1], style="red")
@@ -159,6 +184,7 @@ def _run_one(
         write_text(run.failure_file, f"mpt {' '.join(words)}\n\n{details}\n")
         return f"{'' if known else type(error).__name__ + ': '}{message.splitlines()[0][:300]}"
     finally:
+        ask_bucket(run.folder)
         gc.collect()  # the run's backbone goes before the next one's comes
     return None
 

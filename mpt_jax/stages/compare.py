@@ -12,7 +12,6 @@ stops no other.
 import contextlib
 import io
 from collections.abc import Callable, Sequence
-from pathlib import Path
 
 import jax
 from rich.console import Console
@@ -25,11 +24,12 @@ from mpt_jax.reporting.results import Results
 from mpt_jax.reporting.styles import label
 from mpt_jax.stages import compare_results
 from mpt_jax.stages.backbone import BackboneSource
-from mpt_jax.stages.command_runs import DONE, Run, run_all, state_of, state_text
+from mpt_jax.stages.command_runs import DONE, Run, all_runs, run_all, state_of, state_text
 from mpt_jax.stages.compare_runs import Plan
 from mpt_jax.stages.compare_setup import Setup
 from mpt_jax.stages.data import Data
 from mpt_jax.stages.variants import Variant, build_method
+from mpt_jax.working_copy import shown
 
 Launch = Callable[[Sequence[str]], object]
 
@@ -68,45 +68,45 @@ def run(
     setup.check()
     vocabulary = backbone.open_vocabulary()
     data.register(task_modules, vocabulary)
-    root = Path(model_dir or "MODEL_DIR")
-    plan = Plan(setup, root, lambda name: data.tasks_of(name, vocabulary))
-    console = Console(highlight=False)
-    _check_transfer(plan)
-    if dry_run:
-        _describe(plan, backbone, launch, gin_words, task_modules, console)
-        return
-    if model_dir is None:
-        raise UserError("the runs need a place: give --model_dir=DIR")
-    if root.exists() and not root.is_dir():
-        raise UserError(f"MODEL_DIR {root} is a file; give a directory")
+    with all_runs(model_dir or "MODEL_DIR") as root:
+        plan = Plan(setup, root, lambda name: data.tasks_of(name, vocabulary))
+        console = Console(highlight=False)
+        _check_transfer(plan)
+        if dry_run:
+            _describe(plan, backbone, launch, gin_words, task_modules, console)
+            return
+        if model_dir is None:
+            raise UserError("the runs need a place: give --model_dir=DIR")
+        if root.exists() and not root.is_dir():
+            raise UserError(f"MODEL_DIR {root} is a file; give a directory")
 
-    def finish(runs: Sequence[Run]) -> list[str]:
-        left = [run for run in runs if state_of(run) != DONE]
-        return run_all(left, launch, gin_words, task_modules, console)
+        def finish(runs: Sequence[Run]) -> list[str]:
+            left = [run for run in runs if state_of(run) != DONE]
+            return run_all(left, launch, gin_words, task_modules, console)
 
-    wrong = finish(plan.sources)
-    wrong += finish([plan.search(variant) for variant in setup.chosen])
-    chosen: dict[str, Variant] = {}
-    for variant in setup.chosen:
-        if state_of(plan.search(variant)) == DONE:
-            try:
-                chosen[variant.name] = compare_results.best_of(plan, variant)
-            except UserError as error:
-                wrong.append(f"methods/{variant.name}/search failed: {error}")
-    wrong += finish([plan.train(variant) for variant in chosen.values()])
-    if setup.transfer is not None and setup.transfer.method in chosen:
-        parts = plan.transfer(chosen[setup.transfer.method]).values()
-        wrong += finish([run for runs in parts for run in runs[:2]])
-        tests = [runs[2] for runs in parts]
-    else:
-        tests = []
-    wrong += finish([*(plan.test(variant) for variant in chosen.values()), *tests])
-    _report(plan, chosen, wrong, title, notes, console)
-    if wrong:
-        raise UserError(
-            f"{len(wrong)} parts of the comparison are not done; the same command goes on with them:\n"
-            + "\n".join(f"  {line}" for line in wrong)
-        )
+        wrong = finish(plan.sources)
+        wrong += finish([plan.search(variant) for variant in setup.chosen])
+        chosen: dict[str, Variant] = {}
+        for variant in setup.chosen:
+            if state_of(plan.search(variant)) == DONE:
+                try:
+                    chosen[variant.name] = compare_results.best_of(plan, variant)
+                except UserError as error:
+                    wrong.append(f"methods/{variant.name}/search failed: {error}")
+        wrong += finish([plan.train(variant) for variant in chosen.values()])
+        if setup.transfer is not None and setup.transfer.method in chosen:
+            parts = plan.transfer(chosen[setup.transfer.method]).values()
+            wrong += finish([run for runs in parts for run in runs[:2]])
+            tests = [runs[2] for runs in parts]
+        else:
+            tests = []
+        wrong += finish([*(plan.test(variant) for variant in chosen.values()), *tests])
+        _report(plan, chosen, wrong, title, notes, console)
+        if wrong:
+            raise UserError(
+                f"{len(wrong)} parts of the comparison are not done; the same command goes on with them:\n"
+                + "\n".join(f"  {line}" for line in wrong)
+            )
 
 
 def _report(
@@ -126,7 +126,7 @@ def _report(
         console.print(ranking_table(results, comparison, k).rich(console.width), "")
     if (table := transfer_table(results, comparison, "prompt_tuning")) is not None:
         console.print(table.rich(console.width), "")
-    console.print(f"report: {report}")
+    console.print(f"report: {shown(report)}")
 
 
 def _check_transfer(plan: Plan) -> None:

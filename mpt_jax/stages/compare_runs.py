@@ -75,12 +75,12 @@ class Plan:
     @property
     def teachers_folder(self) -> str | None:
         made = self.teach
-        return self.setup.teachers_dir if made is None else str(made.folder)
+        return self.setup.teachers_dir if made is None else made.place
 
     @property
     def distilled_folder(self) -> str | None:
         made = self.distill
-        return self.setup.distilled_dir if made is None else str(made.folder)
+        return self.setup.distilled_dir if made is None else made.place
 
     def search(self, variant: Variant) -> Run:
         """All candidates of a method, on validation data."""
@@ -110,7 +110,7 @@ class Plan:
         """The scores of what `train` made."""
         train = self.train(variant)
         name = f"methods/{variant.name}/evaluate"
-        return self._evaluate(name, name, [str(train.folder)], (train,))
+        return self._evaluate(name, name, [train.place], (train,))
 
     def transfer(self, variant: Variant) -> dict[str, tuple[Run, Run, Run]]:
         """distill, adapt and evaluate for each part of the source tasks.
@@ -127,10 +127,10 @@ class Plan:
             distill = self._distill(f"{folder}/distill", mixture, (variant.source,))
             train = self._train(
                 f"{folder}/train", variant, transfer.mixture_or_task_name, (distill,),
-                SOURCE_DIR=str(distill.folder),
+                SOURCE_DIR=distill.place,
             )  # fmt: skip
             name = f"{folder}/evaluate"
-            test = self._evaluate(name, name, [str(train.folder)], (train,))
+            test = self._evaluate(name, name, [train.place], (train,))
             found[label] = (distill, train, test)
         return found
 

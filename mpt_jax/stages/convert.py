@@ -12,12 +12,14 @@ from pathlib import Path
 import jax.numpy as jnp
 import numpy as np
 
+from mpt_jax import fetched
 from mpt_jax.data.vocabulary_files import files_of
 from mpt_jax.errors import UserError, unknown_name
 from mpt_jax.models.formats.hf_writer import STORED_DTYPES, save_weights
 from mpt_jax.models.formats.loading import open_weights
 from mpt_jax.models.formats.t5x_writer import write_checkpoint
 from mpt_jax.models.formats.weights import Weights, in_reading_order, parameter_shapes, read_finite
+from mpt_jax.working_copy import new_output
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -54,13 +56,16 @@ def run(
     """
     if format not in FORMATS:
         raise unknown_name("format", format, FORMATS)
+    local = str(fetched.backbone(source, "the source"))
     try:
-        weights = open_weights(source)
-        written = FORMATS[format](weights, Path(output), dtype, vocabulary or source)
+        with new_output(output) as place:
+            weights = open_weights(local)
+            written = FORMATS[format](weights, place, dtype, vocabulary or local)
+            size = sum(path.stat().st_size for path in written.rglob("*") if path.is_file())
     except (OSError, ValueError) as error:
         raise UserError(f"{source} cannot be converted: {error}") from error
-    size = sum(path.stat().st_size for path in written.rglob("*") if path.is_file())
-    print(f"{written}: {len(parameter_shapes(weights.config))} weights, {size / 1e6:,.1f} MB")
+    name, count = str(written).replace(str(place), output), len(parameter_shapes(weights.config))
+    print(f"{name}: {count} weights, {size / 1e6:,.1f} MB")
 
 
 def _write_hf(weights: Weights, output: Path, dtype: str | None, vocabulary: str) -> Path:

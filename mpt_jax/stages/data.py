@@ -1,7 +1,6 @@
 """Opening the examples that a stage works on: tasks and mixtures, splits, lengths, token stores."""
 
 import dataclasses
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -11,15 +10,14 @@ from mpt_jax.data.families import TaskFamily, register_families
 from mpt_jax.data.fill import fill_store
 from mpt_jax.data.splits import examples_for
 from mpt_jax.data.vocabularies import Vocabulary
-from mpt_jax.run_directory import local_path
+from mpt_jax.places import cache_folder, is_address
 
 DEFAULT_MODULES = ("mpt_jax.tasks.embedded",)
 
 
 def default_store_root() -> Path:
     """Token stores are found again by what they hold, so that all runs of a user share them."""
-    cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(cache) / "mpt_jax" / "token_stores"
+    return cache_folder() / "token_stores"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,7 +26,8 @@ class Data:
 
     Attributes:
         feature_lengths: most tokens of "inputs" (the prompt not counted) and of "targets".
-        store_root: folder of the token stores; None for the user's cache.
+        store_root: folder of the token stores; None for the user's cache. At an address they are
+            shared by all hosts, each of which has a copy in its cache.
         split_rules: task name -> rule of `mpt_jax.data.splits` (e.g. "halved_validation" for sets
             without a public test split); tasks that are not named have the rule of their family, or
             the "official" splits.
@@ -47,16 +46,14 @@ class Data:
 
     def open(self, task: str, role: str) -> Examples:
         """The examples of `task` that serve as `role`: "train", "validation" or "test"."""
-        root = (
-            default_store_root()
-            if self.store_root is None
-            else local_path(self.store_root, "STORE_DIR")
-        )
+        given = self.store_root
+        shared = given if given is not None and is_address(given) else None
+        root = default_store_root() if given is None or shared else Path(given)
         root.mkdir(parents=True, exist_ok=True)
         of_families = {name: rule for f in self.families for name, rule in f.split_rules().items()}
         rule = self.split_rules.get(task, of_families.get(task, "official"))
         return examples_for(
-            rule, role, lambda split: fill_store(task, split, self.feature_lengths, root)
+            rule, role, lambda split: fill_store(task, split, self.feature_lengths, root, shared)
         )
 
     def tasks_of(

@@ -3,10 +3,11 @@
 mpt evaluate --model_dir=runs/evaluate --gin.SOURCES="('runs/teach', 'runs/distill', 'runs/adapt')"
 """
 
+import contextlib
 import dataclasses
 import importlib.metadata
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +20,9 @@ from mpt_jax.data.examples import Examples
 from mpt_jax.data.few_shot import labels_of
 from mpt_jax.errors import UserError
 from mpt_jax.methods.similarity import cosine_of_slots
+from mpt_jax.places import exists, is_address, join
 from mpt_jax.reporting.naive_bayes import naive_bayes_ceiling
-from mpt_jax.reporting.report import write_report
+from mpt_jax.reporting.report import REPORT_FILE, RESULTS_FILE, write_report
 from mpt_jax.reporting.results import (
     MEAN_OF_TASKS,
     Ceiling,
@@ -32,7 +34,7 @@ from mpt_jax.reporting.results import (
     Stage,
 )
 from mpt_jax.reporting.tables import print_tables
-from mpt_jax.run_directory import open_run, read_run
+from mpt_jax.run_directory import RunDirectory, open_run, read_run
 from mpt_jax.stages import prompts
 from mpt_jax.stages.backbone import Backbone, BackboneSource
 from mpt_jax.stages.data import Data
@@ -40,6 +42,7 @@ from mpt_jax.stages.fleet import limit
 from mpt_jax.stages.predict import Decoding, Job, Predictor, main_metric
 from mpt_jax.stages.session import members_of
 from mpt_jax.training.metrics_writer import read_rows
+from mpt_jax.working_copy import shown, working_copy
 
 STAGES = ("teach", "distill", "adapt")
 
@@ -86,7 +89,7 @@ def run(
     data.register(task_modules, frozen.vocabulary)
     console = Console(highlight=False)
     if dry_run:
-        made = [source for source in sources if Path(source).exists()]
+        made = [source for source in sources if exists(source)]
         for source in made:
             members, files = members_of(source, STAGES), prompts.load_run(source, frozen)
             console.print(f"{source}: {len(members)} members, {len(files)} prompt files")
@@ -96,10 +99,12 @@ def run(
         return
     runs = {source: members_of(source, STAGES) for source in sources}
     files_of = {source: prompts.load_run(source, frozen) for source in sources}
-    with open_run(model_dir, "evaluate") as directory:
+    with (
+        open_run(model_dir, "evaluate") as directory,
+        _report_folder(directory, report_dir) as place,
+    ):
         began = time.monotonic()
         directory.write_config(config_text())
-        place = directory.path if report_dir is None else Path(report_dir)
         results = Results(
             id=_earlier_id(place), backbone=_about(frozen), environment=_environment()
         )
@@ -129,9 +134,9 @@ def run(
         path = write_report(
             results, place, title, list(notes), settings=_settings(runs), subsets=subsets
         )
-        directory.finish(split=split, report=str(path))
+        directory.finish(split=split, report=shown(path))
         print_tables(results, console, subsets=subsets)
-        console.print(f"\nreport: {path}")
+        console.print(f"\nreport: {shown(path)}")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -192,7 +197,7 @@ def _scores(
 
 def _curves(stage: Stage, source: str, members: Sequence[Mapping[str, Any]]) -> list[Curve]:
     """Each member's validation scores by step, from the program that it was trained in."""
-    folder = Path(source) / "metrics"
+    folder = read_run(source).metrics
     curves: dict[str, dict[int, float]] = {}
     for place in (folder, *sorted(path for path in folder.glob("*") if path.is_dir())):
         for row in read_rows(place, "validation"):
@@ -255,6 +260,20 @@ def _pairs(examples: Examples) -> list[tuple[str, str]]:
     return [(e.inputs_text, e.targets_text) for e in examples.read(range(len(examples)))]
 
 
+@contextlib.contextmanager
+def _report_folder(directory: RunDirectory, report_dir: str | None) -> Iterator[Path]:
+    """Where the report goes. The runs may lie below it, and other processes may be writing there."""
+    if report_dir is None:
+        yield directory.path
+    elif is_address(report_dir):
+        with working_copy(
+            report_dir, wanted=lambda name: name in (RESULTS_FILE, REPORT_FILE)
+        ) as copy:
+            yield copy.path
+    else:
+        yield Path(report_dir)
+
+
 def _earlier_id(folder: Path) -> str:
     """The id of the results that an earlier evaluation left in the folder, or a fresh one."""
     path = folder / "results.json"
@@ -267,7 +286,7 @@ def _settings(runs: Mapping[str, Sequence[Mapping[str, Any]]]) -> dict[str, Any]
         read_run(source).record()["stage"]: {
             "steps": members[0]["steps"],
             "members": len(members),
-            "configuration": str(Path(source) / "config.gin"),
+            "configuration": join(source, "config.gin"),
         }
         for source, members in runs.items()
     }

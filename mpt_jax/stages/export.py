@@ -8,7 +8,6 @@ mpt export runs/lora --name=mnli/full/seed0/lora --format=hf --backbone=models/t
 
 import argparse
 from collections.abc import Sequence
-from pathlib import Path
 
 from rich.console import Console
 
@@ -17,6 +16,7 @@ from mpt_jax.methods.formats.registry import WRITERS
 from mpt_jax.methods.prompt_sources import load_prompts
 from mpt_jax.stages.backbone import BackboneSource
 from mpt_jax.stages.prompts import choose_file
+from mpt_jax.working_copy import new_output
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -76,5 +76,7 @@ def run(
     if not prompts.metadata.task_names:
         raise UserError(f"{source} holds a shared prompt without tasks; there is none to export.")
     console = Console(highlight=False, soft_wrap=True)
-    for line in (*prompts.notes, *writer.write(prompts, Path(output), **given)):
-        console.print(line, markup=False)
+    with new_output(output) as place:
+        lines = writer.write(prompts, place, **given)
+    for line in (*prompts.notes, *lines):
+        console.print(line.replace(str(place), output), markup=False)

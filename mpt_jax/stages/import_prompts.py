@@ -7,7 +7,6 @@ stamped with the fingerprint of the one given: its user vouches for it. Only the
 """
 
 import argparse
-from pathlib import Path
 
 from rich.console import Console
 
@@ -16,7 +15,7 @@ from mpt_jax.methods.network_method import NetworkMethod
 from mpt_jax.methods.prompt_file import PromptFileError, save_prompt_file
 from mpt_jax.methods.prompt_sources import load_prompts
 from mpt_jax.stages.backbone import BackboneSource
-from mpt_jax.whole_files import refuse_existing
+from mpt_jax.working_copy import new_output, refuse_existing_output
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -46,7 +45,7 @@ def run(
         UserError: prompts of another width, updates of other layers, names of another number, or
             `output` exists.
     """
-    refuse_existing(Path(output))
+    refuse_existing_output(output)
     prompts = load_prompts(path)
     if prompts.metadata.backbone_fingerprint is not None:
         raise UserError(f"{path} is a prompt file of mpt_jax already; it can be used as it is.")
@@ -74,12 +73,13 @@ def run(
         "vocabulary_fingerprint": frozen.vocabulary.fingerprint(),
     }
     sizes = f", P = {about.length}, D = {about.width}" if about.length else ""
-    written = save_prompt_file(output, prompts.arrays, **arguments)
+    with new_output(output) as place:
+        save_prompt_file(place, prompts.arrays, **arguments)
     console = Console(highlight=False, soft_wrap=True)
     for note in prompts.notes:
         console.print(f"note: {note}", markup=False)
     console.print(
-        f"{written}: {about.kind}{sizes}, tasks {', '.join(names)}; "
+        f"{output}: {about.kind}{sizes}, tasks {', '.join(names)}; "
         f"marked as trained on {frozen.name} ({frozen.fingerprint}) on your word (the file calls its "
         f"backbone {about.backbone_name})",
         markup=False,

@@ -8,7 +8,6 @@ Needs neither seqio nor the task's registration: the prompt file says which back
 
 import argparse
 import sys
-from pathlib import Path
 
 import numpy as np
 
@@ -16,6 +15,7 @@ from mpt_jax.data.examples import Example
 from mpt_jax.data.vocabularies import EOS_ID
 from mpt_jax.errors import UserError, unknown_name
 from mpt_jax.methods.prompt_file import PromptFile
+from mpt_jax.places import exists, read_text, write_new_text
 from mpt_jax.stages import prompts as prompt_files
 from mpt_jax.stages.backbone import Backbone, BackboneSource
 from mpt_jax.stages.predict import Decoding, Job, Predictor
@@ -60,14 +60,14 @@ def run(
     Raises:
         UserError: no such prompt, several that fit, another backbone, or an output file that exists.
     """
-    if output is not None and Path(output).exists():
+    if output is not None and exists(output):
         raise UserError(f"--output: {output} exists; nothing is overwritten, name a new file.")
     if decoding.method == "choices":
         raise UserError("decoding by choices needs a task's labels; use greedy, beam or sample.")
     frozen = backbone.open()
     (loaded,) = prompt_files.load_banks(_choose(prompts, task, name, frozen), frozen.config)
     ((virtual_ids, member),) = loaded.places.values()
-    text = sys.stdin.read() if input is None else Path(input).read_text(encoding="utf-8")
+    text = sys.stdin.read() if input is None else _read(input)
     lines = text.removesuffix("\n").split("\n")
     if not text:
         raise UserError("There is no input: give --input=FILE, or texts on standard input.")
@@ -83,7 +83,14 @@ def run(
     if output is None:
         sys.stdout.write(result)
     else:
-        Path(output).write_text(result, encoding="utf-8")
+        write_new_text(output, result)
+
+
+def _read(input: str) -> str:
+    try:
+        return read_text(input)
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"--input={input} cannot be read: {error}") from error
 
 
 def _choose(

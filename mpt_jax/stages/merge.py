@@ -14,6 +14,7 @@ from mpt_jax.methods.prompt_file import save_prompt_file
 from mpt_jax.methods.prompt_sources import load_prompts
 from mpt_jax.methods.prompt_tuning import PromptTuning
 from mpt_jax.stages.prompts import choose_file
+from mpt_jax.working_copy import new_output
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -47,9 +48,10 @@ def run(source: str, output: str, tasks: Sequence[str] = (), name: str | None = 
         raise UserError(f"{source} holds a shared prompt without tasks; there is none to merge.")
     stacked = np.stack([prompts.prompt(task) for task in names])
     arguments = {**prompts.metadata.arguments(), "kind": PromptTuning.kind, "task_names": names}
-    written = save_prompt_file(output, {"prompt": stacked}, **arguments)
+    with new_output(output) as place:
+        save_prompt_file(place, {"prompt": stacked}, **arguments)
     Console(highlight=False, soft_wrap=True).print(
-        f"{written}: {len(names)} plain prompts of {stacked.shape[1]} x {stacked.shape[2]}: "
+        f"{output}: {len(names)} plain prompts of {stacked.shape[1]} x {stacked.shape[2]}: "
         f"{', '.join(names)}",
         markup=False,
     )

@@ -13,7 +13,6 @@ what failed. Tables share teachers and distilled prompts, and every cell that th
 import argparse
 import fnmatch
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
 
 from rich.console import Console
@@ -22,10 +21,11 @@ from mpt_jax.errors import UserError
 from mpt_jax.reporting.layout import NOTHING
 from mpt_jax.reporting.layout import Table as ShownTable
 from mpt_jax.stages import paper_checks, paper_results
-from mpt_jax.stages.command_runs import DONE, Run, run_all, state_of, state_text
+from mpt_jax.stages.command_runs import DONE, Run, all_runs, run_all, state_of, state_text
 from mpt_jax.stages.data import Data
 from mpt_jax.stages.paper_runs import Plan, check_places, make_plan
 from mpt_jax.stages.paper_table import Table
+from mpt_jax.working_copy import shown
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -72,22 +72,23 @@ def run(
             everything else is done and the table is written.
     """
     console = Console(highlight=False)
-    plan = make_plan(table, Path(model_dir or "MODEL_DIR"))
-    if dry_run:
-        _check(table, plan, data, launch, gin_words, task_modules, console)
-        return
-    if model_dir is None:
-        raise UserError("the runs need a place: give --model_dir=DIR")
-    chosen = _chosen(plan, only)
-    console.print(status_table(table, plan).rich(console.width))
-    if status:
-        return
-    check_places(table)
-    left = [run for run in chosen if state_of(run) != DONE]
-    wrong = run_all(left, launch, gin_words, task_modules, console)
-    comparison = paper_results.compare(table, plan)
-    folder = Path(model_dir) / "tables" / table.name
-    paper_results.write(comparison, folder, paper_results.draws_of(plan), console)
+    with all_runs(model_dir or "MODEL_DIR") as root:
+        plan = make_plan(table, root)
+        if dry_run:
+            _check(table, plan, data, launch, gin_words, task_modules, console)
+            return
+        if model_dir is None:
+            raise UserError("the runs need a place: give --model_dir=DIR")
+        chosen = _chosen(plan, only)
+        console.print(status_table(table, plan).rich(console.width))
+        if status:
+            return
+        check_places(table)
+        left = [run for run in chosen if state_of(run) != DONE]
+        wrong = run_all(left, launch, gin_words, task_modules, console)
+        comparison = paper_results.compare(table, plan)
+        folder = root / "tables" / table.name
+        paper_results.write(comparison, folder, paper_results.draws_of(plan), console)
     if wrong:
         raise UserError(
             f"{len(wrong)} of {len(chosen)} runs of table {table.name} are not done; the same command "
@@ -110,21 +111,21 @@ def _chosen(plan: Plan, only: str | None) -> list[Run]:
 
 def status_table(table: Table, plan: Plan) -> ShownTable:
     """Every run and how far it is; every published method that mpt_jax does not have."""
-    shown = ShownTable(
+    listed = ShownTable(
         f"Runs of table {table.name}",
         ["run", "training", "scores", "steps", "folder"],
         text_columns=3,
     )
     for run in plan.sources:
-        shown.add(run.name, state_text(run), "", f"{run.steps:,}", str(run.folder))
+        listed.add(run.name, state_text(run), "", f"{run.steps:,}", run.place)
     for cell in plan.trained:
-        shown.add(
+        listed.add(
             cell.adapt.name, state_text(cell.adapt), state_text(cell.evaluate), f"{cell.adapt.steps:,}",
-            str(cell.adapt.folder.parent),
+            shown(cell.adapt.folder.parent),
         )  # fmt: skip
     for label in paper_results.not_built(table):
-        shown.add(label, "published only", "", NOTHING, "")
-    return shown
+        listed.add(label, "published only", "", NOTHING, "")
+    return listed
 
 
 def _check(

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from rich.console import Console
 
+from mpt_jax import fetched
 from mpt_jax.data.vocabulary_files import vocabulary_of
 from mpt_jax.errors import UserError
 from mpt_jax.models.formats.weights import parameter_shapes
@@ -137,7 +138,7 @@ def _shape(size: Size) -> T5Config:
 def _folder(size: Size) -> Path | None:
     if size.checkpoint is None:
         return None
-    return EMBEDDED_FOLDER if size.checkpoint == EMBEDDED else Path(size.checkpoint)
+    return EMBEDDED_FOLDER if size.checkpoint == EMBEDDED else fetched.backbone(size.checkpoint)
 
 
 def count_table(counts: Sequence[Count]) -> ShownTable:

@@ -20,6 +20,7 @@ from mpt_jax.reporting.styles import label
 from mpt_jax.run_directory import write_json, write_text
 from mpt_jax.stages.paper_runs import Cell, Plan, is_done
 from mpt_jax.stages.paper_table import Column, Table
+from mpt_jax.working_copy import shown
 
 
 def compare(table: Table, plan: Plan) -> Comparison:
@@ -81,7 +82,7 @@ def write(comparison: Comparison, folder: Path, draws: Sequence[Draw], console: 
     content = comparison_json(comparison)
     write_json(folder / "table.json", {**content, "draws": [vars(draw) for draw in draws]})
     console.print(table.rich(console.width), *notes, "", sep="\n", markup=False)
-    console.print(f"table: {folder / 'table.md'}")
+    console.print(f"table: {shown(folder / 'table.md')}")
 
 
 def draws_of(plan: Plan) -> list[Draw]:

@@ -112,7 +112,7 @@ def _sources(
     source = next(v for v in table.distilled if v.name == variant.source)
     settings = {
         **common, "DISTILL_STEPS": steps, "DISTILL_BATCH_SIZE": size.rows, "RANK": table.rank,
-        "TEACHER_DIR": str(teach.folder), "EVAL_PERIOD": _period(table.source_eval_period, steps),
+        "TEACHER_DIR": teach.place, "EVAL_PERIOD": _period(table.source_eval_period, steps),
         **fields("source/distill.Variant", source), **table.source_settings.get(source.name, {}),
     }  # fmt: skip
     distill = Run(
@@ -140,7 +140,7 @@ def _cells(
     members = len(seeds) * len(shots)
     rows = table.rows or size.rows
     steps = table.adapt.of(_examples(table, tasks), rows, "ADAPT_STEPS", ", ".join(tasks))
-    by_stage = {run.stage: str(run.folder) for run in needs}
+    by_stage = {run.stage: run.place for run in needs}
     settings = {
         **common, "ADAPT_STEPS": steps, "ADAPT_BATCH_SIZE": rows, "RANK": table.rank,
         "EVAL_PERIOD": _period(table.eval_period, steps), "SHOTS": shots,
@@ -154,7 +154,7 @@ def _cells(
         needs, tasks, members, rows * members, steps, lengths,
     )  # fmt: skip
     scored = {
-        **common, "SOURCES": (str(adapt.folder),), "SPLIT": table.split,
+        **common, "SOURCES": (adapt.place,), "SPLIT": table.split,
         "MAX_EXAMPLES": table.max_examples,
     }  # fmt: skip
     evaluate = Run(

@@ -20,6 +20,7 @@ from mpt_jax.errors import UserError, unknown_name
 from mpt_jax.models.formats.weights import parameter_shapes
 from mpt_jax.models.t5_config import T5Config
 from mpt_jax.models.t5_sizes import SIZES, size_named
+from mpt_jax.places import is_address
 from mpt_jax.reporting.layout import Table
 from mpt_jax.stages.backbone import EMBEDDED, BackboneSource
 from mpt_jax.stages.variants import Variant, build_method, chosen_variants
@@ -118,7 +119,7 @@ def _count(
 def _config(name: str) -> T5Config:
     if name in SIZES:
         return size_named(name)
-    if name != EMBEDDED and not Path(name).is_dir():
+    if name != EMBEDDED and not (is_address(name) or Path(name).is_dir()):
         raise unknown_name("model, or folder of a backbone", name, [*SIZES, EMBEDDED])
     return BackboneSource(name).open_config()
 

@@ -17,12 +17,14 @@ from typing import Any
 
 from rich.console import Console
 
+from mpt_jax import fetched
 from mpt_jax.errors import UserError
 from mpt_jax.models.formats.loading import open_weights
 from mpt_jax.models.segment_attention import check_attention
 from mpt_jax.models.t5_config import T5Config
 from mpt_jax.models.t5_sizes import SIZES, size_named
 from mpt_jax.partitioning import DATA, MODEL, make_mesh
+from mpt_jax.places import exists
 from mpt_jax.planning.topologies import Topology, prepare, topology_named
 from mpt_jax.stages import plan_tables
 from mpt_jax.stages.backbone import EMBEDDED, EMBEDDED_FOLDER, BackboneSource
@@ -150,7 +152,7 @@ def _shape(model: str | None, source: BackboneSource) -> tuple[str, T5Config]:
             f"the configuration names no backbone; give --model, a folder or one of {list(SIZES)}."
         )
     name = model or source.path
-    folder = EMBEDDED_FOLDER if name == EMBEDDED else Path(name)
+    folder = EMBEDDED_FOLDER if name == EMBEDDED else fetched.backbone(name)
     if folder.is_dir():
         try:
             config = open_weights(folder).config
@@ -174,7 +176,7 @@ def _tasks(
     if count is not None:
         return tuple(f"task{n}" for n in range(count))
     mixture = settings.get("mixture_or_task_name")
-    if mixture is None or not (source.path == EMBEDDED or Path(source.path or "").is_dir()):
+    if mixture is None or not (source.path == EMBEDDED or exists(source.path or "")):
         raise UserError("how many tasks? Give --tasks, or a MIXTURE_OR_TASK_NAME and a backbone.")
     data, vocabulary = settings["data"], source.open_vocabulary()
     data.register(settings.get("task_modules", ()), vocabulary)

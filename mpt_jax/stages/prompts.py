@@ -10,6 +10,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from mpt_jax import fetched
 from mpt_jax.errors import UserError, unknown_name
 from mpt_jax.methods.bank import AnyBank, Bank
 from mpt_jax.methods.method import stack_members
@@ -22,6 +23,7 @@ from mpt_jax.methods.prompt_tuning import PromptTuning
 from mpt_jax.models.t5_config import T5Config
 from mpt_jax.stages.backbone import Backbone
 from mpt_jax.stages.fleet import Program, Trained
+from mpt_jax.working_copy import shown
 
 FOLDER = "prompts"
 
@@ -53,7 +55,7 @@ def save_fleet(
                 vocabulary_fingerprint=backbone.vocabulary.fingerprint(),
                 scores={"validation": score} if np.isfinite(score) else {},
                 step=step,
-                source_run=str(directory),
+                source_run=shown(directory),
                 settings=method.settings,
                 backbone_precision=backbone.config.precision,
                 overwrite=True,
@@ -71,7 +73,7 @@ def find(source: str | Path) -> dict[str, Path]:
     Raises:
         UserError: there are none.
     """
-    source = Path(source)
+    source = fetched.prompts(source)
     if source.is_file() or is_foreign(source):
         return {source.stem if source.is_file() else source.resolve().name: source}
     root = source / FOLDER if (source / FOLDER).is_dir() else source

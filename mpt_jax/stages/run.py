@@ -19,6 +19,7 @@ import jax
 from rich.console import Console
 
 from mpt_jax.errors import UserError
+from mpt_jax.places import is_address, join, read_text
 from mpt_jax.run_directory import RECORD, fresh_path
 
 Stage = Callable[..., Any]
@@ -46,12 +47,12 @@ def run(
     """
     if model_dir is None and jax.process_count() > 1:
         raise UserError("several processes need one place to write to: give --model_dir=DIR")
-    root = fresh_path("run") if model_dir is None else Path(model_dir)
-    if root.exists() and not root.is_dir():
+    root = str(fresh_path("run")) if model_dir is None else model_dir
+    if not is_address(root) and Path(root).is_file():
         raise UserError(f"MODEL_DIR {root} is a file; give a directory")
     console = Console(highlight=False)
     console.print(f"everything goes to {root}" if not dry_run else f"dry run of {root}")
-    folder = {name: str(root / name) for name in ("teach", "distill", "adapt", "evaluate")}
+    folder = {name: join(root, name) for name in ("teach", "distill", "adapt", "evaluate")}
     stages: dict[str, Callable[..., Any]] = {
         "teach": teach,
         "distill": lambda **common: distill(teachers=folder["teach"], **common),
@@ -60,13 +61,13 @@ def run(
         ),
         "evaluate": lambda **common: evaluate(
             sources=(folder["teach"], folder["distill"], folder["adapt"]),
-            report_dir=str(root),
+            report_dir=root,
             **common,
         ),
     }
     began = time.monotonic()
     common = {"task_modules": task_modules, "config_text": config_text}
-    missing = [name for name in stages if not _complete(Path(folder[name]))]
+    missing = [name for name in stages if not _complete(folder[name])]
     if not dry_run:
         # What adapt cannot do is said now, not when the stages before it have trained.
         with contextlib.redirect_stdout(io.StringIO()):
@@ -81,8 +82,8 @@ def run(
         console.print(f"all stages took {(time.monotonic() - began) / 60:.1f} minutes")
 
 
-def _complete(folder: Path) -> bool:
+def _complete(folder: str) -> bool:
     try:
-        return bool(json.loads((folder / RECORD).read_text()).get("complete"))
+        return bool(json.loads(read_text(join(folder, RECORD))).get("complete"))
     except (OSError, ValueError):
         return False

@@ -21,11 +21,13 @@ from jax.experimental import multihost_utils
 from rich.console import Console
 from rich.table import Table
 
+from mpt_jax.places import is_address
 from mpt_jax.run_directory import RunDirectory, is_unfinished, open_run, read_run
 from mpt_jax.stages.backbone import Backbone, BackboneSource
 from mpt_jax.stages.data import Data
 from mpt_jax.stages.fleet import Program, Trained, check_batch
 from mpt_jax.stages.training import Training
+from mpt_jax.working_copy import shown
 
 MEMBERS_SHOWN = 12
 
@@ -75,9 +77,8 @@ class Session:
         self._run: RunDirectory | None = None
 
     def __enter__(self) -> "Session":
-        # Only one process owns the directory; the others write their shares of checkpoints into it.
-        if not self.dry_run and jax.process_index() == 0:
-            self._run = self._stack.enter_context(open_run(self.model_dir, self.stage))
+        if not self.dry_run:
+            self._run = self._open_directory()
         try:
             self.backbone = self._source.open()
             self._data.register(self._modules, self.backbone.vocabulary)
@@ -85,6 +86,22 @@ class Session:
             self._stack.close()
             raise
         return self
+
+    def _open_directory(self) -> RunDirectory | None:
+        """Only one process owns the directory; the others write their shares of checkpoints into it.
+
+        At an address each of them reads the checkpoints from a copy of its own, made when the first one
+        has the directory and nobody else writes there.
+        """
+        first, several = jax.process_index() == 0, jax.process_count() > 1
+        run = None
+        if first:
+            run = self._stack.enter_context(open_run(self.model_dir, self.stage))
+        if several and is_address(self.model_dir):
+            multihost_utils.sync_global_devices(f"{self.stage} has its directory")
+            if not first:
+                run = self._stack.enter_context(open_run(self.model_dir, self.stage, writes=False))
+        return run
 
     def __exit__(
         self,
@@ -96,7 +113,7 @@ class Session:
 
     @property
     def directory(self) -> Path:
-        return Path(self.model_dir)
+        return Path(self.model_dir) if self._run is None else self._run.path
 
     def only_checks(self, programs: Sequence[Program], training: Training) -> bool:
         """Describes the run; True if that is all that was asked for (`--dry_run`).
@@ -133,7 +150,7 @@ class Session:
             abouts: of the members of all programs, in order.
         """
         self.backbone.check_unchanged()
-        if self._run is not None:
+        if self._run is not None and self._run.writes:
             self._record(self._run, trained, programs, abouts, training, more)
         if jax.process_count() > 1:
             # The next stage of any process reads what the first process writes here.
@@ -169,7 +186,7 @@ class Session:
         ]
         run.finish(members=records, seconds=round(seconds, 1), programs=costs, **more)
         self.console.print(
-            f"[bold]{self.stage}[/] is done in {seconds:.0f} s: {len(records)} files in {run.prompts}"
+            f"[bold]{self.stage}[/] is done in {seconds:.0f} s: {len(records)} files in {shown(run.prompts)}"
         )
 
     def _describe(self, programs: Sequence[Program], training: Training) -> None:

@@ -15,8 +15,10 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
+from mpt_jax import fetched
 from mpt_jax.errors import UserError
 from mpt_jax.methods.prompt_sources import is_foreign, load_prompts
+from mpt_jax.places import join
 from mpt_jax.run_directory import RECORD, RunDirectory
 from mpt_jax.stages.backbone import BackboneSource
 from mpt_jax.stages.prompt_description import describe
@@ -38,7 +40,7 @@ def run(path: str, backbone: BackboneSource | None = None, nearest: int = 3) -> 
     Raises:
         UserError: nothing is there, or nothing that is known; prompts of another backbone.
     """
-    place, console = Path(path), Console(highlight=False)
+    place, console = fetched.prompts(path), Console(highlight=False)
     if place.is_file() or is_foreign(place):
         frozen = None if backbone is None else backbone.open()
         prompts = load_prompts(
@@ -48,7 +50,7 @@ def run(path: str, backbone: BackboneSource | None = None, nearest: int = 3) -> 
         )
         describe(place, prompts, console, frozen, nearest)
     elif (place / RECORD).is_file():
-        _show_run(place, console)
+        _show_run(place, path, console)
     elif folders := checkpoints.folders(place):
         for folder in folders:
             _show_checkpoints(folder, place, console)
@@ -59,11 +61,11 @@ def run(path: str, backbone: BackboneSource | None = None, nearest: int = 3) -> 
         )
 
 
-def _show_run(path: Path, console: Console) -> None:
+def _show_run(path: Path, name: str, console: Console) -> None:
     run_directory = RunDirectory(path)
     record = run_directory.record()
     state = "complete" if record.get("complete") else "not finished (the same command goes on)"
-    console.print(f"[bold]{path}[/]: a run of {record['stage']}, {state}")
+    console.print(f"[bold]{name}[/]: a run of {record['stage']}, {state}")
     members = record.get("members", [])
     if members:
         table = Table(
@@ -80,14 +82,14 @@ def _show_run(path: Path, console: Console) -> None:
         _show_checkpoints(folder, run_directory.checkpoints, console)
     for extra in (run_directory.config, run_directory.report):
         if extra.is_file():
-            console.print(f"{extra.name}: {extra}")
+            console.print(f"{extra.name}: {join(name, extra.name)}")
 
 
 def _show_checkpoints(path: Path, root: Path, console: Console) -> None:
     program = "" if path == root else f"{path.relative_to(root).as_posix()}: "
     for step in checkpoints.steps(path):
         record = checkpoints.read_record(path, step)
-        when = datetime.datetime.fromtimestamp((path / str(step)).stat().st_mtime)
+        when = datetime.datetime.fromtimestamp(checkpoints.written_at(path, step))
         console.print(
             f"{program}checkpoint of step {step} ({when:%Y-%m-%d %H:%M}): {len(record['shapes'])} arrays, "
             f"backbone {record['backbone']}"

@@ -6,7 +6,6 @@ in `Method.starts` which it can do.
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -17,6 +16,7 @@ from mpt_jax.errors import UserError, unknown_name
 from mpt_jax.methods.arithmetic import combine
 from mpt_jax.methods.prompt_file import PromptFile
 from mpt_jax.methods.prompt_method import Initialiser
+from mpt_jax.places import exists, join
 from mpt_jax.run_directory import RECORD
 from mpt_jax.stages import prompts
 from mpt_jax.stages.backbone import Backbone
@@ -123,7 +123,7 @@ class Sources:
         if wanted:
             files = prompts.load_run(_needed(distilled, "distilled", learned), backbone)
             # One file (or adapter) that is given by its own path is meant whatever it is called.
-            alone = len(files) == len(wanted) == 1 and not (Path(str(distilled)) / RECORD).exists()
+            alone = len(files) == len(wanted) == 1 and not exists(join(str(distilled), RECORD))
             for name, file in sorted(files.items(), key=lambda pair: (len(pair[0]), pair[0])):
                 if "shared" in file.arrays:
                     variant = next(iter(wanted)) if alone else name.partition("/")[0]

@@ -22,6 +22,8 @@ import orbax.checkpoint as ocp
 from orbax.checkpoint import checkpoint_managers as policies
 
 from mpt_jax.errors import UserError
+from mpt_jax.partitioning import fetch
+from mpt_jax.working_copy import is_working_copy, shown, tell_bucket
 
 FORMAT = 1
 _ARRAYS, _RECORD = "arrays", "record"
@@ -56,6 +58,9 @@ class Restored:
 class Checkpoints:
     """The checkpoints of one run, in one folder.
 
+    Of the working copy of a run directory at an address, each of several processes has one of its own. Then
+    each writes everything, and that of the first is uploaded.
+
     Args:
       folder: where; made when the first checkpoint is written.
       identity: what is trained, on what.
@@ -69,6 +74,7 @@ class Checkpoints:
         self.identity = identity
         self._keep = keep
         self._manager: ocp.CheckpointManager | None = None
+        self._alone = is_working_copy(self.folder) and jax.process_count() > 1
 
     def save(self, step: int, state: Any, *, score: float | None = None) -> None:
         """Writes `state` as the checkpoint of `step`, and returns when it is complete on disk.
@@ -78,7 +84,7 @@ class Checkpoints:
           state: a pytree of arrays.
           score: the higher the better; the checkpoint with the highest is kept.
         """
-        arrays = _flatten(state)
+        arrays = _flatten(fetch(state) if self._alone else state)
         record = {
             "format": FORMAT,
             "step": step,
@@ -93,6 +99,7 @@ class Checkpoints:
         if step in manager.all_steps():
             return  # a stop right after a periodic save: this very state is there already
         manager.save(step, args=items, metrics=None if score is None else {"score": float(score)})
+        tell_bucket(self.folder)
 
     def restore_latest(self, template: Any) -> Restored | None:
         """Reads the newest checkpoint that is whole, or None where there is none.
@@ -119,7 +126,7 @@ class Checkpoints:
                 path = self.folder / str(step)
                 path.rename(_free_name(self.folder / f"{step}.damaged"))
                 warnings.warn(
-                    f"checkpoint {path} is damaged ({reason}); renamed it to {step}.damaged and "
+                    f"checkpoint {shown(path)} is damaged ({reason}); renamed it to {step}.damaged and "
                     "going back to the one before",
                     stacklevel=2,
                 )
@@ -129,8 +136,8 @@ class Checkpoints:
             return restored
         if damaged:
             raise UserError(
-                f"every checkpoint in {self.folder} is damaged (steps {damaged}); restore the folder from "
-                "a copy, or remove it to start again from step 0"
+                f"every checkpoint in {shown(self.folder)} is damaged (steps {damaged}); restore the folder "
+                "from a copy, or remove it to start again from step 0"
             )
         return None
 
@@ -158,27 +165,40 @@ class Checkpoints:
                 # The arrays are small, and the step reuses their buffers: nothing to gain, much to lose.
                 enable_async_checkpointing=False,
                 cleanup_tmp_directories=True,
+                multiprocessing_options=self._processes(),
+                create=False,  # it is there, and with processes of one's own Orbax would refuse to
             )
             self._manager = ocp.CheckpointManager(
                 self.folder, options=options, item_names=(_ARRAYS, _RECORD)
             )
         return self._manager
 
+    def _processes(self) -> ocp.options.MultiprocessingOptions:
+        if not self._alone:
+            return ocp.options.MultiprocessingOptions()
+        me = jax.process_index()
+        return ocp.options.MultiprocessingOptions(
+            primary_host=me, active_processes={me}, barrier_sync_key_prefix=f"process_{me}"
+        )
+
     def _restore(self, step: int, template: Any) -> Restored:
         record = read_record(self.folder, step)
         self._check_identity(record, step)
         wanted = _flatten(template)
         self._check_shapes(record["shapes"], _shapes(wanted), step)
-        with ocp.StandardCheckpointer() as checkpointer:
-            arrays = checkpointer.restore(self.folder / str(step) / _ARRAYS, wanted)
+        read = {n: _whole(array) for n, array in wanted.items()} if self._alone else wanted
+        with ocp.StandardCheckpointer(multiprocessing_options=self._processes()) as checkpointer:
+            arrays = checkpointer.restore(self.folder / str(step) / _ARRAYS, read)
         if record["digest"] is not None and _digest(arrays) != record["digest"]:
             raise ValueError("the digest of the arrays is not the one written with them")
+        if self._alone:
+            arrays = {name: _spread(arrays[name], array) for name, array in wanted.items()}
         leaves = [arrays[name] for name in wanted]
         state = jax.tree.unflatten(jax.tree.structure(template), leaves)
         return Restored(step, state, record)
 
     def _check_identity(self, record: Mapping[str, Any], step: int) -> None:
-        where = f"checkpoint {self.folder / str(step)}"
+        where = f"checkpoint {shown(self.folder / str(step))}"
         if record["backbone"] != self.identity.backbone:
             raise UserError(
                 f"{where} belongs to the backbone with fingerprint {record['backbone']}, but this run uses "
@@ -209,7 +229,7 @@ class Checkpoints:
             f"  {n}: has {was.get(n, 'none')}, expected {now.get(n, 'none')}" for n in names[:5]
         ]
         raise UserError(
-            f"checkpoint {self.folder / str(step)} does not fit what this run trains:\n"
+            f"checkpoint {shown(self.folder / str(step))} does not fit what this run trains:\n"
             + "\n".join(lines)
         )
 
@@ -239,16 +259,37 @@ def read_record(folder: str | Path, step: int) -> dict[str, Any]:
     Raises:
       OSError, ValueError: it is missing or damaged.
     """
-    record = json.loads((Path(folder) / str(step) / _RECORD / "metadata").read_text())
+    record = json.loads(_record_file(folder, step).read_text())
     if not isinstance(record, dict) or record.get("format") != FORMAT:
         raise ValueError(f"its record has not the format {FORMAT}")
     return record
+
+
+def written_at(folder: str | Path, step: int) -> float:
+    """When a checkpoint was written, in seconds."""
+    return _record_file(folder, step).stat().st_mtime
+
+
+def _record_file(folder: str | Path, step: int) -> Path:
+    return Path(folder) / str(step) / _RECORD / "metadata"
 
 
 def _flatten(tree: Any) -> dict[str, Any]:
     # Flat, because optimizer states hold empty nodes and tuples that a file system has no name for.
     leaves, _ = jax.tree_util.tree_flatten_with_path(tree)
     return {jax.tree_util.keystr(path, simple=True, separator="."): leaf for path, leaf in leaves}
+
+
+def _whole(array: Any) -> np.ndarray:
+    return np.empty(array.shape, array.dtype)
+
+
+def _spread(values: Any, like: Any) -> Any:
+    """A whole array as `like` lies on the devices of all processes."""
+    values = np.asarray(values)
+    if not isinstance(like, jax.Array):
+        return values
+    return jax.make_array_from_callback(values.shape, like.sharding, lambda part: values[part])
 
 
 def _shapes(arrays: Mapping[str, Any]) -> dict[str, str]:

@@ -103,6 +103,31 @@ def test_what_one_refuses(script, word, message, tmp_path):
     assert (done.returncode, message in done.stderr) == (2, True), done.stderr
 
 
+def test_several_tpu_hosts_with_a_bucket_need_no_share(tmp_path):
+    (tmp_path / "mine").mkdir()
+    words = [
+        *GIVEN["tpu_vm.sh"],
+        "--slices=2",
+        f"--stage={tmp_path / 'mine'}",
+        "--dry_run",
+        "--",
+        "teach",
+    ]
+    done = launch(tmp_path, "tpu_vm.sh", *words, "--model_dir=gs://b/run")
+    assert done.returncode == 0, done.stderr
+    assert "whl[gcs]" in done.stdout.replace("\\", "") and "nfs" not in done.stdout
+    staging = [line for line in done.stdout.splitlines() if "mpt_staged" in line]
+    assert staging and all("--worker=all" in line for line in staging)
+    assert launch(tmp_path, "tpu_vm.sh", *words, "--model_dir=gs/run").returncode == 2
+
+
+@pytest.mark.parametrize("script", ["slurm.sh", "skypilot.sh"])
+def test_what_addresses_need_is_installed(script, tmp_path):
+    words = [*GIVEN[script], "--dry_run", "--", "teach", "--model_dir=gs://b/run"]
+    done = launch(tmp_path, script, *words, "--gin.SOURCE_DIR='s3://c/run'")
+    assert "whl[gcs,s3]" in done.stdout.replace("\\", ""), done.stderr
+
+
 def test_slurm_hands_the_words_on(tmp_path):
     *_, line = shown(tmp_path, "slurm.sh", "--nodes=2", "--time=1:00:00").splitlines()
     words = shlex.split(line.replace("$'", "'"))
