@@ -307,7 +307,12 @@ def _may_be_of_another_process(error: Exception) -> bool:
     """
     import jax
 
-    return isinstance(error, jax.errors.JaxRuntimeError)
+    found: BaseException | None = error
+    while found is not None:  # Orbax wraps what its barriers raise
+        if isinstance(found, jax.errors.JaxRuntimeError):
+            return True
+        found = found.__cause__ or found.__context__
+    return False
 
 
 def _failed(code: int) -> int:
