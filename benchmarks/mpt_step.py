@@ -1,5 +1,6 @@
 """The step that `mpt distill` trains with, on the benchmarks' model and batch."""
 
+import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -12,14 +13,13 @@ from turns import Prepared
 
 from mpt_jax.host_memory import run_in_callers_thread
 from mpt_jax.methods.bank import Bank
-from mpt_jax.methods.mpt import MPT
-from mpt_jax.methods.prompt_tuning import PromptTuning
 from mpt_jax.partitioning import place, replicated, shard_batch
+from mpt_jax.stages import distill
 from mpt_jax.stages.backbone import Backbone, BackboneSource
+from mpt_jax.stages.design import build_step
 from mpt_jax.stages.training import Training
 from mpt_jax.training.distillation import TEACHER_TOKENS, DistillationObjective
-from mpt_jax.training.optimizers import Optimizer
-from mpt_jax.training.step import TrainState, init_state, make_train_step
+from mpt_jax.training.step import TrainState, init_state
 
 
 class Step(NamedTuple):
@@ -50,7 +50,7 @@ def open_backbone(folder: str | Path) -> Backbone:
     return BackboneSource(str(Path(folder) / "model")).open()
 
 
-def design(backbone: Backbone, folder: str | Path, weight: float = 0.0) -> Step:
+def make_step(backbone: Backbone, folder: str | Path, weight: float = 0.0) -> Step:
     """The step on the problem in `folder`.
 
     Args:
@@ -58,24 +58,23 @@ def design(backbone: Backbone, folder: str | Path, weight: float = 0.0) -> Step:
     """
     start = problem.prompt(folder)
     length, width = start["shared"].shape
-    tasks, vocab_size = len(start["u"]), backbone.config.vocab_size
-    method = MPT(members=1, tasks=tasks, length=length, width=width)
-    teachers = PromptTuning(members=tasks, tasks=1, length=length, width=width)
-    bank = Bank((method,), vocab_size)
-    noise = np.random.default_rng(2).standard_normal((tasks, 1, length, width), np.float32)
-    objective = DistillationObjective(
-        backbone.network, bank, Bank((teachers,), vocab_size),
-        place({teachers.name: {"prompt": noise}}, replicated(backbone.mesh)), weight=weight,
-    )  # fmt: skip
-    params = {method.name: {name: jnp.asarray(array)[None] for name, array in start.items()}}
+    tasks = [f"task{k}" for k in range(len(start["u"]))]
     training = Training(steps=1000, rows_per_member=len(problem.tokens(folder)["tasks"]))
-    optimizer = Optimizer(
-        [(".*/shared", training.group(0.3)), (".*/[uv]", training.group(0.4))], params,
-        members={method.name: 1}, clip_norm=training.clip_norm, steps=training.steps,
-    )  # fmt: skip
-    step = make_train_step(objective, optimizer, mesh=backbone.mesh, seed=training.seed)
-    state = place(init_state(params, optimizer), replicated(backbone.mesh))
-    return Step(step, state, objective.frozen(backbone.params), bank, objective)
+    variant = distill.Variant("mpt", 0.3, 0.4, weight=weight)
+    (design,) = distill.designs(
+        backbone.network, tasks, training, backbone.mesh, length, (variant,)
+    )
+    assert isinstance(design.bank, Bank) and isinstance(design.objective, DistillationObjective)
+    noise = np.random.default_rng(2).standard_normal((len(tasks), 1, length, width), np.float32)
+    (teacher,) = design.objective.teacher_bank.methods
+    taught = place({teacher.name: {"prompt": noise}}, replicated(backbone.mesh))
+    objective = dataclasses.replace(design.objective, teacher_params=taught)
+    (method,) = design.bank.methods
+    params = {method.name: {name: jnp.asarray(array)[None] for name, array in start.items()}}
+    design = dataclasses.replace(design, objective=objective)
+    step, optimizer, layout = build_step(design, params, training, backbone.mesh)
+    state = place(init_state(params, optimizer), layout)
+    return Step(step, state, objective.frozen(backbone.params), design.bank, objective)
 
 
 def make_batch(folder: str | Path, bank: Bank, inputs: int | None = None) -> dict[str, np.ndarray]:
@@ -114,7 +113,7 @@ def train(
         inputs: as in `make_batch`.
     """
     backbone = open_backbone(folder)
-    step = design(backbone, folder, weight)
+    step = make_step(backbone, folder, weight)
     batch = shard_batch(backbone.mesh, make_batch(folder, step.bank, inputs))
     if cached:
         batch = {**batch, **jax.jit(step.objective.teacher_outputs)(step.frozen, batch)}

@@ -37,7 +37,7 @@ def prepare(folder: str, size: str, steps: int, whole_loop: bool) -> Prepared:
     data = Data(lengths, store_root=str(Path(folder) / "stores"))
     data.register((str(stage_runs.TASKS),), backbone.vocabulary)
     tasks = data.tasks_of("random_texts", backbone.vocabulary)
-    step = mpt_step.design(backbone, folder)
+    step = mpt_step.make_step(backbone, folder)
     streams = Streams([
         Stream(data.open(task, "train"), step.bank.virtual_ids(0, 0, k), 0, k, task)
         for k, task in enumerate(tasks)

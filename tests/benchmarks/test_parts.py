@@ -53,7 +53,7 @@ def test_closed_form_is_what_xla_counts_less_what_lies_between_the_products(part
     problem, mpt_step, flops = part("problem"), part("mpt_step"), part("matmul_flops")
     size = problem.Size(128, 2, 64, 256, 2, 2000, rows=8, prompt=20, inputs=40, targets=6)
     problem.make(tmp_path, size)
-    step = mpt_step.design(mpt_step.open_backbone(tmp_path), tmp_path)
+    step = mpt_step.make_step(mpt_step.open_backbone(tmp_path), tmp_path)
     counted = step.compiled(mpt_step.make_batch(tmp_path, step.bank)).cost_analysis()["flops"]
     assert 1 < counted * 8 / flops.training_step(size) < 1.03  # one device's of the tests' eight
 
