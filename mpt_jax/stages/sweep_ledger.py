@@ -29,6 +29,7 @@ from mpt_jax.stages.sweep_workers import GRACE_SECONDS, locked
 
 CLAIM_SECONDS = 2.0  # longer than two workers that claim the same trials are apart
 FIRST_SEED = 1  # the step of the only intermediate value
+MOST_REPEATS = 50  # settings drawn again in a row: then there are no others
 _BEAT = "beat of "
 
 
@@ -102,7 +103,8 @@ class Ledger:
     def ask(self, worker: str) -> list[list[Trial]]:
         """The next trials, as populations: one, or more where another worker asked at the same time."""
         asked: list[tuple[int, Setting]] = []
-        while len(asked) < self._setup.population:
+        in_vain = 0
+        while len(asked) < self._setup.population and in_vain < MOST_REPEATS:
             trials = self.trials()
             waiting = [t.setting for t in trials if t.state == WAITING and t.setting is not None]
             if not self.left(trials):
@@ -111,6 +113,7 @@ class Ledger:
             if waiting and compiled not in (None, waiting[0].compiled):
                 break
             found = self._ask(worker, compiled)
+            in_vain = 0 if found is not None else in_vain + 1
             if found is not None:
                 asked.append(found)
         populations: dict[Any, list[int]] = {}
@@ -214,7 +217,7 @@ class Ledger:
         return age.total_seconds() < GRACE_SECONDS
 
     def _ask(self, worker: str, compiled: tuple[Any, ...] | None) -> tuple[int, Setting] | None:
-        """One trial; None where another worker took the last one meanwhile."""
+        """One trial; None for one that was drawn before, or if another worker took the last meanwhile."""
         self.study.sampler = self._sampler
         if compiled is not None and self._setup.sampler != "grid":
             fixed = {
@@ -232,9 +235,12 @@ class Ledger:
 
     def _is_superfluous(self, number: int, setting: Setting) -> bool:
         before = [t for t in self.trials() if t.number < number]
+        if setting in [t.setting for t in before]:
+            return (
+                True  # drawn again, or queued twice by workers that began at once on two machines
+            )
         if self._setup.sampler == "grid":
-            # Not from the queue, or queued twice by workers that began at once on two machines.
-            return setting in [t.setting for t in before] or setting not in self._settings.grid()
+            return setting not in self._settings.grid()  # drawn, because the queue was just emptied
         return len([t for t in before if t.state != WAITING]) >= int(self._setup.trials or 0)
 
     def _suggest(self, trial: Any, axis: str) -> Any:

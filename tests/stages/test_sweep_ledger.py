@@ -149,6 +149,14 @@ def test_samplers_draw_so_many_trials_together_and_populations_that_compile_alik
     assert all(0.5 <= s.temperature <= 4.0 for s in drawn)
 
 
+def test_no_setting_is_drawn_twice(tmp_path):
+    space = Space(Setting(prompt_length=3), ({"rank": (1, 2), "weight": (0.0, 0.9)},))
+    ledger = opened(tmp_path, sampler="random", trials=9, space=space, population=8)
+    (population,) = ledger.ask("one")
+    assert len({t.setting for t in population}) == len(population) == 4
+    assert ledger.ask("one") == []
+
+
 def test_the_better_half_by_the_first_seed_is_kept(tmp_path):
     ledger = opened(tmp_path, keep=0.5, num_seeds=2, population=4)
     (population,) = ledger.ask("one")
