@@ -23,6 +23,7 @@ import jax
 from rich.console import Console
 
 from mpt_jax.errors import UserError
+from mpt_jax.places import is_address
 from mpt_jax.reporting.layout import Table
 from mpt_jax.reporting.sweep.report import write_sweep
 from mpt_jax.stages import sweep_results
@@ -89,6 +90,11 @@ def run(
     if jax.process_count() > 1:
         raise UserError(
             "mpt sweep is for one process; give several workers the same command instead"
+        )
+    if is_address(model_dir):
+        raise UserError(
+            f"MODEL_DIR {model_dir} is an address, and a sweep's workers share a folder; give a local "
+            "one (workers on other machines: the same command with --storage)"
         )
     setup.check()
     vocabulary = backbone.open_vocabulary()
