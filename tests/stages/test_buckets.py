@@ -166,7 +166,7 @@ def test_killed_and_resumed_on_a_machine_that_has_nothing(toy, bucket, places, t
 def test_two_writers_are_refused(toy, bucket, places, tmp_path, capsys, monkeypatch, start):
     monkeypatch.setattr("mpt_jax.bucket_lock._machine", lambda: "another")
     monkeypatch.setattr("mpt_jax.bucket_lock.ENDING_SECONDS", 0.0)
-    endless = {**LONG, "TRAIN_STEPS": 10**6}
+    endless = {**LONG, "TRAIN_STEPS": 20_000}
     words = toy.flags("teach", "gs://bucket/run", **places, **endless)
     first = start(words, tmp_path / "1.txt")
     wait_for(bucket / "run" / "checkpoints", [first], [tmp_path / "1.txt"])
