@@ -164,9 +164,8 @@ def _plain_warnings() -> Iterator[None]:
 
 
 def _message(error: Exception) -> str:
-    return str(error).partition("\n  In call to configurable ")[
-        0
-    ]  # what gin adds is of no use here
+    """Without what gin adds, which is of no use here."""
+    return str(error).partition("\n  In call to configurable ")[0]
 
 
 def _help_text() -> str:

@@ -8,11 +8,8 @@ Orbax cannot write to s3:// itself; like this, both kinds of bucket are treated 
 """
 
 import contextlib
-import fcntl
 import os
 import re
-import shutil
-import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -21,13 +18,13 @@ from typing import TypeVar
 
 from mpt_jax.errors import UserError
 from mpt_jax.places import Bucket, Object, cache_folder, exists, is_address
+from mpt_jax.scratch_folders import remove_abandoned, scratch_folder
 
 _CHECKPOINT = re.compile(r"((?:.*/)?checkpoints/(?:.*/)?\d+)/(.+)")
 _CHECKPOINT_MARKER = "record/metadata"
 _RUN_MARKERS = ("run.json", "manifest.json")
 _PASSING = re.compile(r"(^|/)\.|\.tmp$|\.unfinished(/|$)|\.orbax-checkpoint-tmp")
 _AT_ONCE = 8
-_GRACE_SECONDS = 60.0
 T = TypeVar("T")
 
 
@@ -238,31 +235,10 @@ def _each(function: Callable[[T], object], items: Iterable[T]) -> None:
 
 @contextlib.contextmanager
 def _own_folder(name: str) -> Iterator[Path]:
-    """A new folder of that name in the cache, locked while this process lives and removed at the end."""
+    """A new folder of that name in the cache, removed at the end."""
     root = cache_folder() / "working"
     root.mkdir(parents=True, exist_ok=True)
-    _remove_abandoned(root)
-    place = root / uuid.uuid4().hex[:12]
-    place.mkdir()
-    lock = os.open(place, os.O_RDONLY)
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    remove_abandoned(root.iterdir())
+    with scratch_folder(root / uuid.uuid4().hex[:12]) as place:
         (folder := place / name).mkdir()
         yield folder
-    finally:
-        os.close(lock)
-        shutil.rmtree(place, ignore_errors=True)
-
-
-def _remove_abandoned(root: Path) -> None:
-    """Removes what processes that were killed left: their locks are gone."""
-    for place in root.iterdir():
-        with contextlib.suppress(OSError):  # locked by a living process, or removed meanwhile
-            lock = os.open(place, os.O_RDONLY)
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                # A younger one may belong to a process about to lock it.
-                if time.time() - place.stat().st_mtime > _GRACE_SECONDS:
-                    shutil.rmtree(place, ignore_errors=True)
-            finally:
-                os.close(lock)

@@ -7,18 +7,14 @@ has its final name is whole, whoever else was writing it or was killed while wri
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
-import fcntl
 import importlib.metadata
 import json
 import operator
 import os
-import shutil
-import time
 import uuid
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, SupportsIndex
 
@@ -29,9 +25,9 @@ from jaxtyping import Int
 from mpt_jax.data.examples import FORMAT_VERSION, Description, Example, Manifest
 from mpt_jax.data.vocabularies import EOS_ID
 from mpt_jax.errors import UserError
+from mpt_jax.scratch_folders import remove_abandoned, scratch_folder
 
 RECORDS, LENGTHS, MANIFEST = "examples.array_record", "lengths.npy", "manifest.json"
-_GRACE_SECONDS = 60.0
 
 
 class DamagedStoreError(UserError):
@@ -117,8 +113,9 @@ def write_store(
     """
     folder = Path(folder)
     folder.parent.mkdir(parents=True, exist_ok=True)
-    _remove_abandoned(folder.parent)
-    with _temporary_folder(folder) as temporary:
+    remove_abandoned(folder.parent.glob(".*.tmp-*"))
+    beside = folder.with_name(f".{folder.name}.tmp-{uuid.uuid4().hex[:12]}")
+    with scratch_folder(beside) as temporary:
         _write_files(temporary, examples, description, fields or {})
         try:
             os.rename(temporary, folder)
@@ -210,32 +207,3 @@ def _tool_version() -> str:
         return importlib.metadata.version("mpt_jax")
     except importlib.metadata.PackageNotFoundError:
         return "source tree"
-
-
-@contextlib.contextmanager
-def _temporary_folder(folder: Path) -> Iterator[Path]:
-    """A new folder beside `folder`, locked while this process lives and removed if it remains."""
-    temporary = folder.with_name(f".{folder.name}.tmp-{uuid.uuid4().hex[:12]}")
-    temporary.mkdir()
-    lock = os.open(temporary, os.O_RDONLY)
-    try:
-        with contextlib.suppress(OSError):  # a file system without locks: just never cleaned
-            fcntl.flock(lock, fcntl.LOCK_EX)
-        yield temporary
-    finally:
-        os.close(lock)
-        shutil.rmtree(temporary, ignore_errors=True)
-
-
-def _remove_abandoned(root: Path) -> None:
-    """Remove what writers that were killed left under `root`: their locks are gone."""
-    for temporary in root.glob(".*.tmp-*"):
-        with contextlib.suppress(OSError):  # locked by a living writer, or removed meanwhile
-            lock = os.open(temporary, os.O_RDONLY)
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                # A folder younger than this may belong to a writer about to lock it.
-                if time.time() - temporary.stat().st_mtime > _GRACE_SECONDS:
-                    shutil.rmtree(temporary, ignore_errors=True)
-            finally:
-                os.close(lock)

@@ -15,10 +15,10 @@ share a widened kernel between the way there and back, or between teacher and st
 in between, which barriers forbid. XLA for CPUs drops barriers; there the product is the taken branch of
 a condition on a scale, which the compiler can neither decide nor look into.
 
-Why no library: AQT's authors send their users to Qwix. Qwix (0.1) replaces jnp.dot and
-lax.dot_general of the process while a network runs, quantises a tree that is there as a whole,
-wraps weights in classes of its own that a reader's, a fingerprint's and a mesh's code would have to
-know, and leaves the table of a lookup alone. What is needed here is this module.
+Why no library: AQT was not tried. Qwix (0.1) replaces jnp.dot and lax.dot_general of the process while a
+network runs, quantises a tree that is there as a whole, wraps weights in classes of its own that a reader's,
+a fingerprint's and a mesh's code would have to know, and leaves the table of a lookup alone. What is needed
+here is this module.
 """
 
 import functools

@@ -1,13 +1,14 @@
 """Runs that are commands of `mpt`, each in a folder of its own: how far each is, and running what is left.
 
-`mpt paper` and `mpt compare` are made of them, so any part can be made by hand or on another machine as
-well. Beside a folder lie `<folder>.settings.json`, what the run was told, and `<folder>.failed.txt`, why it
-did not end well.
+`mpt paper`, `mpt compare` and `mpt sweep` are made of them, so any part can be made by hand or on another
+machine as well. Beside a folder lie `<folder>.settings.json`, what the run was told, and
+`<folder>.failed.txt`, why it did not end well.
 """
 
 import contextlib
 import dataclasses
 import gc
+import io
 import json
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -165,6 +166,21 @@ def run_all(
         else:
             continue
         console.print(wrong[-1], style="red")
+    return wrong
+
+
+def check_all(
+    runs: Sequence[Run], launch: Callable[[Sequence[str]], object], gin_words: Sequence[str],
+    task_modules: Sequence[str],
+) -> list[str]:  # fmt: skip
+    """Dry-runs every one of them. Returns what is wrong, with the run's name."""
+    wrong = []
+    for run in runs:
+        try:
+            with contextlib.redirect_stdout(io.StringIO()):
+                launch([*run.words(gin_words, task_modules), "--dry_run"])
+        except UserError as error:
+            wrong.append(f"{run.name}: {error}")
     return wrong
 
 

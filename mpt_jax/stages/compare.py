@@ -9,8 +9,6 @@ again, so the same command goes on where it was stopped, and tries again what fa
 stops no other.
 """
 
-import contextlib
-import io
 from collections.abc import Callable, Sequence
 
 import jax
@@ -24,7 +22,15 @@ from mpt_jax.reporting.results import Results
 from mpt_jax.reporting.styles import label
 from mpt_jax.stages import compare_results
 from mpt_jax.stages.backbone import BackboneSource
-from mpt_jax.stages.command_runs import DONE, Run, all_runs, run_all, state_of, state_text
+from mpt_jax.stages.command_runs import (
+    DONE,
+    Run,
+    all_runs,
+    check_all,
+    run_all,
+    state_of,
+    state_text,
+)
 from mpt_jax.stages.compare_runs import Plan
 from mpt_jax.stages.compare_setup import Setup
 from mpt_jax.stages.data import Data
@@ -176,15 +182,10 @@ def _describe(
     table.add("all", "", "", "", "", f"{total:,}", summary=True)
     console.print(table.rich(console.width))
     tried = [*plan.sources[:-1], *(plan.search(variant) for variant in setup.chosen)]
-    wrong = []
-    for one in tried:
-        try:
-            with contextlib.redirect_stdout(io.StringIO()):
-                launch([*one.words(gin_words, task_modules), "--dry_run"])
-        except UserError as error:
-            wrong.append(f"  {one.name}: {error}")
-    if wrong:
-        raise UserError("this comparison cannot be run as it is:\n" + "\n".join(wrong))
+    if wrong := check_all(tried, launch, gin_words, task_modules):
+        raise UserError(
+            "this comparison cannot be run as it is:\n" + "\n".join(f"  {w}" for w in wrong)
+        )
     print(f"\ndry run: everything checked, nothing trained ({len(tried)} runs resolved)")
 
 

@@ -21,7 +21,15 @@ from mpt_jax.errors import UserError
 from mpt_jax.reporting.layout import NOTHING
 from mpt_jax.reporting.layout import Table as ShownTable
 from mpt_jax.stages import paper_checks, paper_results
-from mpt_jax.stages.command_runs import DONE, Run, all_runs, run_all, state_of, state_text
+from mpt_jax.stages.command_runs import (
+    DONE,
+    Run,
+    all_runs,
+    check_all,
+    run_all,
+    state_of,
+    state_text,
+)
 from mpt_jax.stages.data import Data
 from mpt_jax.stages.paper_runs import Plan, check_places, make_plan
 from mpt_jax.stages.paper_table import Table
@@ -138,7 +146,10 @@ def _check(
     console.print(paper_checks.estimate_table(table, plan, lengths).rich(console.width))
     for warning in paper_checks.size_warnings(lengths):
         console.print(warning)
-    tried, wrong = paper_checks.resolve(table, plan, launch, gin_words, task_modules)
+    tried = [
+        run for run in plan.runs if table.size_of(run.name.partition("/")[0]).checkpoint is not None
+    ]
+    wrong = check_all(tried, launch, gin_words, task_modules)
     wrong += [
         f"parameters per task of {count.label} at size {count.size}: {count.ours} {count.wrong}"
         for count in counts
@@ -148,6 +159,6 @@ def _check(
         raise UserError("this table cannot be run as it is:\n" + "\n".join(f"  {w}" for w in wrong))
     missing = [name for name in table.tasks_by_size() if table.size_of(name).checkpoint is None]
     print(
-        f"\ndry run: everything checked, nothing trained ({tried} of {len(plan.runs)} runs resolved"
+        f"\ndry run: everything checked, nothing trained ({len(tried)} of {len(plan.runs)} runs resolved"
         + (f"; no backbone is given for the sizes {', '.join(missing)})" if missing else ")")
     )

@@ -1,9 +1,7 @@
 """What a table will cost and whether it adds up, before anything is trained."""
 
-import contextlib
 import dataclasses
-import io
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from rich.console import Console
@@ -250,21 +248,3 @@ def size_warnings(lengths: Mapping[tuple[str, str], Lengths]) -> list[str]:
         if known.where == "measured" and facts is not None and facts.train != known.examples:
             found[task] = f"{task}: {known.examples:,} training examples, published {facts.train:,}"
     return list(found.values())
-
-
-def resolve(
-    table: Table, plan: Plan, launch: Callable[[Sequence[str]], object], gin_words: Sequence[str],
-    task_modules: Sequence[str],
-) -> tuple[int, list[str]]:  # fmt: skip
-    """Dry-runs every command whose backbone is given: how many, and what is wrong with them."""
-    tried, wrong = 0, []
-    for run in plan.runs:
-        if table.size_of(run.name.partition("/")[0]).checkpoint is None:
-            continue
-        tried += 1
-        try:
-            with contextlib.redirect_stdout(io.StringIO()):
-                launch([*run.words(gin_words, task_modules), "--dry_run"])
-        except UserError as error:
-            wrong.append(f"{run.name}: {error}")
-    return tried, wrong

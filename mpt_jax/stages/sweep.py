@@ -13,9 +13,7 @@ stops no other.
 """
 
 import argparse
-import contextlib
 import functools
-import io
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -28,7 +26,7 @@ from mpt_jax.reporting.layout import Table
 from mpt_jax.reporting.sweep.report import write_sweep
 from mpt_jax.stages import sweep_results
 from mpt_jax.stages.backbone import BackboneSource
-from mpt_jax.stages.command_runs import Run, state_text
+from mpt_jax.stages.command_runs import Run, check_all, state_text
 from mpt_jax.stages.data import Data
 from mpt_jax.stages.sweep_ledger import Ledger
 from mpt_jax.stages.sweep_population import Busy, Trainer
@@ -214,15 +212,8 @@ def _describe(
         f"populations of at most {setup.population}; {rows:,} rows in all"
         + (f"; {setup.keep:g} of them with all seeds" if setup.keep < 1 else "")
     )
-    wrong = []
-    for one in first:
-        try:
-            with contextlib.redirect_stdout(io.StringIO()):
-                launch([*one.words(gin_words, task_modules), "--dry_run"])
-        except UserError as error:
-            wrong.append(f"  {one.name}: {error}")
-    if wrong:
-        raise UserError("this sweep cannot be run as it is:\n" + "\n".join(wrong))
+    if wrong := check_all(first, launch, gin_words, task_modules):
+        raise UserError("this sweep cannot be run as it is:\n" + "\n".join(f"  {w}" for w in wrong))
     print(f"\ndry run: everything checked, nothing trained ({len(first)} runs resolved)")
 
 

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mpt_jax.data import store as store_module
+from mpt_jax import scratch_folders
 from mpt_jax.data.examples import Description, Example, SubStore
 from mpt_jax.data.store import DamagedStoreError, TokenStore, find_store, write_store
 from mpt_jax.errors import UserError
@@ -179,7 +179,7 @@ def test_a_writer_killed_half_way_leaves_no_store_and_is_cleaned_up(tmp_path, mo
     writer = spawn.Process(target=_write_and_hang, args=(tmp_path / "s", started))
     writer.start()
     assert started.wait(120)
-    monkeypatch.setattr(store_module, "_GRACE_SECONDS", -1.0)
+    monkeypatch.setattr(scratch_folders, "GRACE_SECONDS", -1.0)
     write_store(tmp_path / "other", examples(1), DESCRIPTION)
     assert len(hidden(tmp_path)) == 1  # its writer lives
     os.kill(writer.pid, signal.SIGKILL)
