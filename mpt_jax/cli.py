@@ -21,6 +21,7 @@ import dataclasses
 import importlib
 import inspect
 import os
+import re
 import sys
 import traceback
 import warnings
@@ -107,6 +108,9 @@ PROCESS_FLAGS: dict[str, tuple[type, str]] = {
 # Until nobody waits for a dead process. JAX sends heartbeats from a thread of its own, so that compiling or
 # loading does not delay them.
 SECONDS_TO_MISS_A_PROCESS = 30
+
+# How the runtime's reports begin, whatever the exception that brings them.
+_STATUS = re.compile("(UNKNOWN|UNAVAILABLE|INTERNAL|ABORTED|CANCELLED|DEADLINE_EXCEEDED): ")
 
 USAGE = "usage: mpt COMMAND [--gin_file=FILE ...] [--gin.NAME=VALUE ...] [--model_dir=DIR] [flags]"
 
@@ -302,13 +306,15 @@ def _one_of_several() -> bool:
 def _may_be_of_another_process(error: Exception) -> bool:
     """Whether a collective may have failed because another process died.
 
-    Then Python's usual exit finds out: JAX waits there for the others, and aborts if one is missing.
+    Then Python's usual exit finds out: JAX waits there for the others, and aborts if one is missing. What the
+    runtime reports comes as a JaxRuntimeError, but out of a call also as a ValueError ("UNKNOWN: Gloo
+    AllGather failed: ... Connection reset by peer"); Orbax wraps what its barriers raise.
     """
     import jax
 
     found: BaseException | None = error
-    while found is not None:  # Orbax wraps what its barriers raise
-        if isinstance(found, jax.errors.JaxRuntimeError):
+    while found is not None:
+        if isinstance(found, jax.errors.JaxRuntimeError) or _STATUS.match(str(found)):
             return True
         found = found.__cause__ or found.__context__
     return False

@@ -2,6 +2,7 @@ import subprocess
 import sys
 import types
 
+import jax
 import pytest
 
 from mpt_jax import cli
@@ -100,6 +101,44 @@ def test_wrong_usage_exits_with_two(doll):
 def test_a_bug_is_not_taken_for_a_user_error(doll):
     with pytest.raises(ZeroDivisionError):
         main(["doll", "--model_dir=d", "--gin.doll.run.steps=13"])
+
+
+@pytest.mark.parametrize(
+    ("error", "waits"),
+    [
+        (ValueError("UNKNOWN: Gloo AllGather failed: Read error: Connection reset by peer"), True),
+        (jax.errors.JaxRuntimeError("Gloo context is gone"), True),
+        (ValueError("rows: got 3"), False),
+        (KeyError("UNKNOWN"), False),
+    ],
+)
+@pytest.mark.parametrize("wrapped", [False, True])
+def test_one_of_several_waits_for_the_others_where_a_collective_may_have_failed(
+    monkeypatch, error, waits, wrapped
+):
+    """JAX then aborts it if another is dead; with a mistake of its own it ends at once."""
+
+    def fails(arguments):
+        if not wrapped:
+            raise error
+        try:
+            raise error
+        except Exception as cause:
+            raise RuntimeError("the checkpoint was not saved") from cause
+
+    def exits(code):
+        raise SystemExit(code)
+
+    monkeypatch.setattr(cli, "_one_of_several", lambda: True)
+    monkeypatch.setattr(cli, "_dispatch", fails)
+    monkeypatch.setattr("os._exit", exits)
+    if waits:
+        with pytest.raises(RuntimeError if wrapped else type(error)):
+            main(["teach"])
+    else:
+        with pytest.raises(SystemExit) as ended:
+            main(["teach"])
+        assert ended.value.code == 1
 
 
 def test_help_names_every_command_and_loads_nothing_heavy():

@@ -236,9 +236,8 @@ class Ledger:
     def _is_superfluous(self, number: int, setting: Setting) -> bool:
         before = [t for t in self.trials() if t.number < number]
         if setting in [t.setting for t in before]:
-            return (
-                True  # drawn again, or queued twice by workers that began at once on two machines
-            )
+            # Drawn again, or queued twice by workers that began at once on two machines.
+            return True
         if self._setup.sampler == "grid":
             return setting not in self._settings.grid()  # drawn, because the queue was just emptied
         return len([t for t in before if t.state != WAITING]) >= int(self._setup.trials or 0)
