@@ -77,8 +77,8 @@ check_words() {
     local word
     ((${#words[@]})) || fail "the mpt command is missing; it stands after --, as in: -- teach --model_dir=DIR"
     [[ ${words[0]} == mpt ]] && fail "the command stands after -- without mpt"
-    if (($1 > 1)) && ! contains "${words[0]}" teach distill adapt; then
-        fail "mpt ${words[0]} is for one process; teach, distill and adapt run on $1"
+    if (($1 > 1)) && ! contains "${words[0]}" run teach distill adapt evaluate; then
+        fail "mpt ${words[0]} is for one process; run, teach, distill, adapt and evaluate run on $1"
     fi
     for word in "${words[@]}"; do
         [[ $word == *$'\n'* ]] && fail "a word of the mpt command has more than one line: $word"

@@ -21,25 +21,33 @@ import dataclasses
 import importlib
 import inspect
 import os
-import re
 import sys
 import traceback
 import warnings
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from mpt_jax import processes
 from mpt_jax.errors import Stopped, UserError, unknown_name
 
 
 @dataclasses.dataclass(frozen=True)
 class Command:
-    """A subcommand: where its `run` is, one line of help, and the gin files read where none is given."""
+    """A subcommand.
+
+    Attributes:
+        module: where its `run` is.
+        help: one line.
+        gin_files: read where none is given.
+        on_several: whether several processes may run it together.
+    """
 
     module: str
     help: str
     gin_files: tuple[str, ...] = ()
+    on_several: bool = False
 
 
 COMMANDS = {
@@ -47,13 +55,24 @@ COMMANDS = {
         "mpt_jax.stages.run",
         "the whole job on the embedded model and tasks, in a few minutes on a CPU",
         ("quickstart.gin",),
+        on_several=True,
     ),
-    "run": Command("mpt_jax.stages.run", "teach, distill, adapt and evaluate in sequence"),
+    "run": Command(
+        "mpt_jax.stages.run", "teach, distill, adapt and evaluate in sequence", on_several=True
+    ),
     "pretrain": Command("mpt_jax.stages.pretrain", "train a small backbone from scratch"),
-    "teach": Command("mpt_jax.stages.teach", "train one teacher prompt for each source task"),
-    "distill": Command("mpt_jax.stages.distill", "distil the teachers into one shared prompt"),
-    "adapt": Command("mpt_jax.stages.adapt", "adapt the shared prompt to target tasks"),
-    "evaluate": Command("mpt_jax.stages.evaluate", "score the prompts of a run on a split"),
+    "teach": Command(
+        "mpt_jax.stages.teach", "train one teacher prompt for each source task", on_several=True
+    ),
+    "distill": Command(
+        "mpt_jax.stages.distill", "distil the teachers into one shared prompt", on_several=True
+    ),
+    "adapt": Command(
+        "mpt_jax.stages.adapt", "adapt the shared prompt to target tasks", on_several=True
+    ),
+    "evaluate": Command(
+        "mpt_jax.stages.evaluate", "score the prompts of a run on a split", on_several=True
+    ),
     "infer": Command(
         "mpt_jax.stages.infer",
         "texts in, texts out, with a task's prompt",
@@ -98,20 +117,6 @@ COMMANDS = {
     ),
 }
 
-PROCESS_FLAGS: dict[str, tuple[type, str]] = {
-    "multiprocess": (bool, "this is one of several processes; Slurm and TPU pods say which"),
-    "coordinator_address": (str, "HOST:PORT of the first process, elsewhere"),
-    "process_count": (int, "how many processes there are"),
-    "process_index": (int, "which of them this is; the first, 0, writes the results"),
-}
-
-# Until nobody waits for a dead process. JAX sends heartbeats from a thread of its own, so that compiling or
-# loading does not delay them.
-SECONDS_TO_MISS_A_PROCESS = 30
-
-# How the runtime's reports begin, whatever the exception that brings them.
-_STATUS = re.compile("(UNKNOWN|UNAVAILABLE|INTERNAL|ABORTED|CANCELLED|DEADLINE_EXCEEDED): ")
-
 USAGE = "usage: mpt COMMAND [--gin_file=FILE ...] [--gin.NAME=VALUE ...] [--model_dir=DIR] [flags]"
 
 GIN_HELP = """configuration:
@@ -136,15 +141,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return _dispatch(arguments)
     except UserError as error:
         print(f"mpt: error: {_message(error)}", file=sys.stderr)
-        return _failed(1)
+        return processes.failed(1)
     except Stopped as stopped:
         print(f"mpt: {_message(stopped)}", file=sys.stderr)
         return stopped.exit_code
     except Exception as error:
-        if not _one_of_several() or _may_be_of_another_process(error):
+        if not processes.one_of_several() or processes.may_be_of_another_process(error):
             raise
         traceback.print_exc()
-        return _failed(1)
+        return processes.failed(1)
 
 
 @contextlib.contextmanager
@@ -198,8 +203,12 @@ def _dispatch(arguments: Sequence[str]) -> int:
         from mpt_jax.user_modules import load_modules
 
         load_modules(method_modules, "method")  # before the configuration names them
-    _join_processes({flag: given.pop(flag) for flag in PROCESS_FLAGS if flag in given})
-    if "jax" in sys.modules and not _one_of_several():
+    joins = {flag: given.pop(flag) for flag in processes.FLAGS if flag in given}
+    if (joins or processes.one_of_several()) and not command.on_several:
+        able = ", ".join(name for name, command in COMMANDS.items() if command.on_several)
+        raise UserError(f"mpt {name} is for one process; on several run {able}")
+    processes.join(joins)
+    if "jax" in sys.modules and not processes.one_of_several():
         from mpt_jax.host_memory import run_in_callers_thread
 
         run_in_callers_thread()
@@ -224,7 +233,8 @@ def _dispatch(arguments: Sequence[str]) -> int:
     if "config_text" in parameters:
         given["config_text"] = configuration.operative_text
     configuration.check_arguments(module.run, given)
-    configuration.configured(module.run)(**given)
+    with processes.ends_to_be_repeated():
+        configuration.configured(module.run)(**given)
     return 0
 
 
@@ -262,74 +272,13 @@ def _parser(
             action="store_true",
             help="check everything that can be checked, print the configuration, train nothing",
         )
-        processes = parser.add_argument_group("several processes, one command in each")
-        for flag, (kind, text) in PROCESS_FLAGS.items():
+        group = parser.add_argument_group("several processes, one command in each")
+        for flag, (kind, text) in processes.FLAGS.items():
             options: dict[str, Any] = {"action": "store_true"} if kind is bool else {"type": kind}
-            processes.add_argument(f"--{flag}", help=text, **options)
+            group.add_argument(f"--{flag}", help=text, **options)
     if hasattr(module, "add_arguments"):
         module.add_arguments(parser)
     return parser
-
-
-def _join_processes(given: Mapping[str, Any]) -> None:
-    """Makes this process one of several that run the same command, where a flag says so.
-
-    When one of them dies, JAX's coordination service misses its heartbeat and aborts all others (SIGABRT,
-    exit code 134), whatever collective they wait in.
-    """
-    if not given:
-        return
-    import jax
-
-    if jax.distributed.is_initialized():
-        return
-    try:
-        jax.distributed.initialize(
-            given.get("coordinator_address"),
-            given.get("process_count"),
-            given.get("process_index"),
-            heartbeat_timeout_seconds=SECONDS_TO_MISS_A_PROCESS,
-            shutdown_timeout_seconds=SECONDS_TO_MISS_A_PROCESS,
-        )
-    except (ValueError, RuntimeError) as error:
-        raise UserError(
-            f"the processes did not find each other ({error}); outside of Slurm and TPU pods give "
-            "--coordinator_address, --process_count and --process_index"
-        ) from error
-
-
-def _one_of_several() -> bool:
-    jax = sys.modules.get("jax")
-    return jax is not None and jax.distributed.is_initialized() and jax.process_count() > 1
-
-
-def _may_be_of_another_process(error: Exception) -> bool:
-    """Whether a collective may have failed because another process died.
-
-    Then Python's usual exit finds out: JAX waits there for the others, and aborts if one is missing. What the
-    runtime reports comes as a JaxRuntimeError, but out of a call also as a ValueError ("UNKNOWN: Gloo
-    AllGather failed: ... Connection reset by peer"); Orbax wraps what its barriers raise.
-    """
-    import jax
-
-    found: BaseException | None = error
-    while found is not None:
-        if isinstance(found, jax.errors.JaxRuntimeError) or _STATUS.match(str(found)):
-            return True
-        found = found.__cause__ or found.__context__
-    return False
-
-
-def _failed(code: int) -> int:
-    """The exit code of a failure; one of several processes ends with it here.
-
-    Python's usual exit would wait for the other processes, which wait for this one in a collective.
-    """
-    if _one_of_several():
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(code)
-    return code
 
 
 def prepare_process() -> None:

@@ -5,7 +5,7 @@ import types
 import jax
 import pytest
 
-from mpt_jax import cli
+from mpt_jax import cli, processes
 from mpt_jax.cli import COMMANDS, Command, main
 from mpt_jax.errors import Stopped, UserError
 
@@ -129,7 +129,7 @@ def test_one_of_several_waits_for_the_others_where_a_collective_may_have_failed(
     def exits(code):
         raise SystemExit(code)
 
-    monkeypatch.setattr(cli, "_one_of_several", lambda: True)
+    monkeypatch.setattr(processes, "one_of_several", lambda: True)
     monkeypatch.setattr(cli, "_dispatch", fails)
     monkeypatch.setattr("os._exit", exits)
     if waits:

@@ -11,7 +11,6 @@ stops no other.
 
 from collections.abc import Callable, Sequence
 
-import jax
 from rich.console import Console
 
 from mpt_jax.errors import UserError
@@ -69,8 +68,6 @@ def run(
     Raises:
         UserError: the budgets are not equal; or parts failed, said when all else is done and reported.
     """
-    if jax.process_count() > 1:
-        raise UserError("mpt compare is for one process; its parts can be run on several by hand")
     setup.check()
     vocabulary = backbone.open_vocabulary()
     data.register(task_modules, vocabulary)

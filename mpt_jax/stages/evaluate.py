@@ -13,6 +13,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from jax.experimental import multihost_utils
 from rich.console import Console
 
 from mpt_jax.data import scoring
@@ -87,7 +88,8 @@ def run(
     """
     frozen = backbone.open()
     data.register(task_modules, frozen.vocabulary)
-    console = Console(highlight=False)
+    first = jax.process_index() == 0
+    console = Console(highlight=False, quiet=not first)
     if dry_run:
         made = [source for source in sources if exists(source)]
         for source in made:
@@ -100,7 +102,7 @@ def run(
     runs = {source: members_of(source, STAGES) for source in sources}
     files_of = {source: prompts.load_run(source, frozen) for source in sources}
     with (
-        open_run(model_dir, "evaluate") as directory,
+        open_run(model_dir, "evaluate", writes=first) as directory,
         _report_folder(directory, report_dir) as place,
     ):
         began = time.monotonic()
@@ -131,12 +133,16 @@ def run(
             results.ceilings = _ceilings(data, examples)
         results.seconds["evaluate"] = time.monotonic() - began
         frozen.check_unchanged()
-        path = write_report(
-            results, place, title, list(notes), settings=_settings(runs), subsets=subsets
-        )
-        directory.finish(split=split, report=shown(path))
-        print_tables(results, console, subsets=subsets)
-        console.print(f"\nreport: {shown(path)}")
+        if first:
+            path = write_report(
+                results, place, title, list(notes), settings=_settings(runs), subsets=subsets
+            )
+            directory.finish(split=split, report=shown(path))
+            print_tables(results, console, subsets=subsets)
+            console.print(f"\nreport: {shown(path)}")
+        multihost_utils.sync_global_devices(
+            "evaluate is done"
+        )  # nobody waits for the report at exit
 
 
 @dataclasses.dataclass(frozen=True)
@@ -267,7 +273,9 @@ def _report_folder(directory: RunDirectory, report_dir: str | None) -> Iterator[
         yield directory.path
     elif is_address(report_dir):
         with working_copy(
-            report_dir, wanted=lambda name: name in (RESULTS_FILE, REPORT_FILE)
+            report_dir,
+            wanted=lambda name: name in (RESULTS_FILE, REPORT_FILE),
+            writes=directory.writes,
         ) as copy:
             yield copy.path
     else:

@@ -3,19 +3,21 @@
     mpt run --model_dir=runs/all --gin_file=runs/mpt.gin
 
 MODEL_DIR/teach, distill, adapt and evaluate are ordinary run directories; MODEL_DIR itself gets
-report.md, results.json and plots/. Stages that are complete are
-not run again, so the same command goes on where it was stopped.
+report.md, results.json and plots/. Stages that are complete are not run again, so the same command goes on
+where it was stopped. Several processes may run it together, as they may run each stage.
 """
 
 import contextlib
 import io
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
+from jax.experimental import multihost_utils
 from rich.console import Console
 
 from mpt_jax.errors import UserError
@@ -50,7 +52,7 @@ def run(
     root = str(fresh_path("run")) if model_dir is None else model_dir
     if not is_address(root) and Path(root).is_file():
         raise UserError(f"MODEL_DIR {root} is a file; give a directory")
-    console = Console(highlight=False)
+    console = Console(highlight=False, quiet=jax.process_index() > 0)
     console.print(f"everything goes to {root}" if not dry_run else f"dry run of {root}")
     folder = {name: join(root, name) for name in ("teach", "distill", "adapt", "evaluate")}
     stages: dict[str, Callable[..., Any]] = {
@@ -67,7 +69,7 @@ def run(
     }
     began = time.monotonic()
     common = {"task_modules": task_modules, "config_text": config_text}
-    missing = [name for name in stages if not _complete(folder[name])]
+    missing = _missing(folder)
     if not dry_run:
         # What adapt cannot do is said now, not when the stages before it have trained.
         with contextlib.redirect_stdout(io.StringIO()):
@@ -80,6 +82,16 @@ def run(
             console.print(f"{name} is complete already")
     if not dry_run:
         console.print(f"all stages took {(time.monotonic() - began) / 60:.1f} minutes")
+
+
+def _missing(folder: Mapping[str, str]) -> list[str]:
+    """The stages that are not complete; as the first of several processes sees them.
+
+    A shared file system may show the others what was there a moment ago.
+    """
+    complete = np.array([_complete(place) for place in folder.values()])
+    seen_by_first = multihost_utils.broadcast_one_to_all(complete)
+    return [name for name, done in zip(folder, seen_by_first, strict=True) if not done]
 
 
 def _complete(folder: str) -> bool:

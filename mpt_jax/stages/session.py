@@ -152,9 +152,8 @@ class Session:
         self.backbone.check_unchanged()
         if self._run is not None and self._run.writes:
             self._record(self._run, trained, programs, abouts, training, more)
-        if jax.process_count() > 1:
-            # The next stage of any process reads what the first process writes here.
-            multihost_utils.sync_global_devices(f"{self.stage} is done")
+        # The next stage of any process reads what the first process writes here.
+        multihost_utils.sync_global_devices(f"{self.stage} is done")
 
     def _record(
         self, run: RunDirectory, trained: Sequence[Trained], programs: Sequence[Program],

@@ -17,7 +17,6 @@ import functools
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-import jax
 from rich.console import Console
 
 from mpt_jax.errors import UserError
@@ -85,10 +84,6 @@ def run(
         UserError: the sweep is not one, the ledger holds another; or trials failed, said when all else is
             done and reported.
     """
-    if jax.process_count() > 1:
-        raise UserError(
-            "mpt sweep is for one process; give several workers the same command instead"
-        )
     if is_address(model_dir):
         raise UserError(
             f"MODEL_DIR {model_dir} is an address, and a sweep's workers share a folder; give a local "

@@ -70,8 +70,8 @@ def test_what_all_refuse(script, words, message, tmp_path):
 
 @pytest.mark.parametrize("script", GIVEN)
 def test_what_several_processes_refuse(script, tmp_path):
-    words = [*GIVEN[script], *SEVERAL[script], "--", "run", "--model_dir=a"]
-    assert "mpt run is for one process" in launch(tmp_path, script, *words).stderr
+    words = [*GIVEN[script], *SEVERAL[script], "--", "paper", "--model_dir=a"]
+    assert "mpt paper is for one process" in launch(tmp_path, script, *words).stderr
 
 
 @pytest.mark.parametrize("script", GIVEN)

@@ -216,7 +216,7 @@ def test_killed_and_stopped_it_ends_as_if_undisturbed(toy, finished, tmp_path):
     wait_for(stopped, second)
     stopped.send_signal(signal.SIGTERM)
     output = stopped.communicate()[0]
-    assert stopped.returncode in (75, -signal.SIGTERM), output  # not while it trains: at once
+    assert stopped.returncode == 75, output
 
     assert main(toy.paper(folder)) == 0
     for cell in ("prompt_tuning/toy_sound", "mpt/toy_sound", "mpt/toy_counted"):
