@@ -1,5 +1,8 @@
+import os
+import signal
 import subprocess
 import sys
+import time
 import types
 
 import jax
@@ -10,6 +13,7 @@ from mpt_jax.cli import COMMANDS, Command, main
 from mpt_jax.errors import Stopped, UserError
 
 calls = []
+SIGNALS = {97: signal.SIGTERM, 98: signal.SIGINT}
 
 
 def run(
@@ -21,6 +25,9 @@ def run(
         raise Stopped("stopped at step 99; the same command goes on from there")
     if steps == 13:
         raise ZeroDivisionError
+    if steps in SIGNALS:
+        os.kill(os.getpid(), SIGNALS[steps])
+        time.sleep(60)
     calls.append((model_dir, task_modules, steps, dry_run, config_text()))
 
 
@@ -139,6 +146,23 @@ def test_one_of_several_waits_for_the_others_where_a_collective_may_have_failed(
         with pytest.raises(SystemExit) as ended:
             main(["teach"])
         assert ended.value.code == 1
+
+
+@pytest.mark.parametrize("steps", SIGNALS)
+def test_a_signal_outside_of_the_loop_asks_for_the_same_command(doll, capfd, steps):
+    number = SIGNALS[steps]
+    before = signal.getsignal(number)
+    with pytest.raises(SystemExit) as ended:
+        main(["doll", "--model_dir=d", f"--gin.doll.run.steps={steps}"])
+    assert ended.value.code == 75
+    assert f"{number.name}: stopped; give the same command again" in capfd.readouterr().err
+    assert signal.getsignal(number) == before
+
+
+def test_what_several_processes_cannot_run(capsys):
+    assert main(["sweep", "--multiprocess"]) == 1
+    message = capsys.readouterr().err
+    assert "mpt sweep is for one process; on several run quickstart, run, teach" in message
 
 
 def test_help_names_every_command_and_loads_nothing_heavy():

@@ -10,6 +10,7 @@ import sys
 import numpy as np
 import pytest
 
+STAGES = ("teach", "distill", "adapt")
 WORKER = """
 import json, sys
 from mpt_jax.cli import main
@@ -26,7 +27,7 @@ def assert_close(found, expected):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("stage", ["teach", "distill", "adapt"])
+@pytest.mark.parametrize("stage", STAGES)
 def test_a_mesh_of_four_by_two(stage, toy, whole_job, tmp_path, devices):
     """Each stage from the same sources: Adam makes more of a rounding error with every step."""
     devices(8)
@@ -64,6 +65,7 @@ def in_two_processes(stages):
 @pytest.mark.slow
 def test_two_processes(toy, whole_job, tmp_path):
     folder = tmp_path / "two"
+    sources = tuple(str(whole_job / stage) for stage in STAGES)
     outputs = in_two_processes(
         [
             toy.flags("teach", folder / "teach"),
@@ -72,11 +74,17 @@ def test_two_processes(toy, whole_job, tmp_path):
                 "adapt", folder / "adapt",
                 TEACHER_DIR=str(whole_job / "teach"), SOURCE_DIR=str(whole_job / "distill"),
             ),
+            toy.flags("evaluate", folder / "evaluate", SOURCES=sources),
         ]
     )  # fmt: skip
-    for stage in ("teach", "distill", "adapt"):
+    for stage in STAGES:
         assert_close(toy.prompts(folder / stage), toy.prompts(whole_job / stage))
     assert "teach is done" in outputs[0] and "is done" not in outputs[1]
+    found, expected = (
+        json.loads((place / "results.json").read_text())["scores"]
+        for place in (folder / "evaluate", whole_job)
+    )
+    assert found and found == expected
 
 
 @pytest.mark.slow
