@@ -107,7 +107,8 @@ class Transformer(network.Transformer):
             dtype=config.dtype,
             attend_dtype=jnp.float32,
             embedding_init=nn.initializers.normal(stddev=1.0),
-            one_hot=True,
+            # T5X multiplies one-hot vectors, which suits a trained table; this one is frozen.
+            one_hot=False,
             name="token_embedder",
         )
         bank = Bank((self.prompts,), config.vocab_size)
