@@ -47,5 +47,7 @@ def test_links_lead_somewhere(page):
 
 def test_a_broken_link_is_found(tmp_path):
     page = tmp_path / "page.md"
-    page.write_text("# Here, `now`\n[a](#here-now) [b](absent.md) [c](#there) [d](https://x.org/y)\n")
+    page.write_text(
+        "# Here, `now`\n[a](#here-now) [b](absent.md) [c](#there) [d](https://x.org/y)\n"
+    )
     assert broken(page) == ["absent.md", "#there"]

@@ -33,7 +33,11 @@ from mpt_jax.stages.plan_step import plan_step
 from mpt_jax.stages.planned import Planned, Request, Setting
 
 STAGES = ("teach", "distill", "adapt")
-FORM_HELP = {"table": "for people (the default)", "json": "for programs", "markdown": "for documents"}
+FORM_HELP = {
+    "table": "for people (the default)",
+    "json": "for programs",
+    "markdown": "for documents",
+}
 
 # Macros that a run needs and a plan does not.
 UNNEEDED = (
