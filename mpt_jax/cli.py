@@ -53,7 +53,7 @@ class Command:
 COMMANDS = {
     "quickstart": Command(
         "mpt_jax.stages.run",
-        "the whole job on the embedded model and tasks, in a few minutes on a CPU",
+        "the whole job on the embedded model and tasks, in minutes on a CPU; no flags needed",
         ("quickstart.gin",),
         on_several=True,
     ),

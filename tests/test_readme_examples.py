@@ -1,4 +1,8 @@
-"""The README's commands and code, run in their order on a tiny random backbone and for two steps."""
+"""The commands and code of the guide and the README, run on a tiny random backbone and for two steps.
+
+The pages of docs/guide/ come in the order in which the README's table names them, then the README itself:
+it goes on from the quickstart, whose place the runs of the guide's first page take.
+"""
 
 import io
 import json
@@ -20,6 +24,8 @@ from mpt_jax.stages import backbone as backbone_stage
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
+PAGES = tuple(dict.fromkeys(re.findall(r"^\| .*?\((docs/guide/\w+\.md)\)", README, re.MULTILINE)))
+TEXT = "\n".join([*((ROOT / page).read_text() for page in PAGES), README])
 
 FEWER_TASKS = {"'embedded_sources'": "'inflect_plural'", "'embedded_targets'": "'inflect_past'"}
 TRAINING = {
@@ -37,7 +43,7 @@ SMALLER = {
 
 
 def blocks(language: str) -> list[str]:
-    return re.findall(rf"^```{language}\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
+    return re.findall(rf"^```{language}\n(.*?)^```", TEXT, re.MULTILINE | re.DOTALL)
 
 
 def commands() -> list[tuple[str, list[str]]]:
@@ -69,12 +75,14 @@ def backbone(tmp_path, monkeypatch) -> str:
 
 
 def files_of_other_programs(backbone: str) -> None:
-    """What the README's reader has already: a prompt, and a T5X checkpoint with its vocabulary."""
+    """What the reader has already: a prompt, a T5X checkpoint with its vocabulary, the quickstart's runs."""
     np.save("past.npy", np.ones((3, 16), np.float32))
     assert main(["convert", backbone, "models/t5x", "--format=t5x"]) == 0
     Path("models/t5x/checkpoint_0").rename("models/t5x/checkpoint_1100000")
     vocabulary = ROOT / "tests" / "data" / "reference" / "spiece_without_map.model"
     shutil.copy(vocabulary, "models/sentencepiece.model")
+    Path("runs").mkdir()
+    Path("runs/quickstart").symlink_to(".")
 
 
 @pytest.mark.slow
@@ -102,6 +110,7 @@ def test_the_commands(backbone, monkeypatch):
         "show",
         "import",
         "export",
+        "add-task",
         "merge",
         "convert",
         "paper",
@@ -110,9 +119,16 @@ def test_the_commands(backbone, monkeypatch):
     assert "adjective_of_place" in Path("runs/demonyms_scores/report.md").read_text()
 
 
-def test_the_example_file_is_the_one_shown():
+def test_the_readme_names_every_page_of_the_guide():
+    assert sorted(PAGES) == sorted(
+        path.relative_to(ROOT).as_posix() for path in (ROOT / "docs" / "guide").glob("*.md")
+    )
+
+
+def test_the_example_files_are_the_ones_shown():
     assert (ROOT / "examples" / "demonyms.py").read_text() in blocks("python")
     assert (ROOT / "examples" / "opposites.gin").read_text() in blocks("gin")
+    assert (ROOT / "examples" / "two_tables.gin").read_text() in blocks("gin")
     assert (ROOT / "examples" / "ia3.py").read_text() in blocks("python")
 
 

@@ -1,9 +1,12 @@
 """Stage 2: target tasks, from the shared prompt or from what it is compared with.
 
-    mpt adapt --model_dir=runs/adapt --gin_file=runs/adapt.gin --gin.SOURCE_DIR="'runs/distill'"
+    mpt adapt --model_dir=runs/adapt --gin_file=models/embedded.gin --gin_file=runs/adapt.gin \\
+        --gin.SOURCE_DIR="'runs/distill'" --gin.TEACHER_DIR="'runs/teach'" \\
+        --gin.MIXTURE_OR_TASK_NAME="'embedded_targets'" --gin.TRAIN_STEPS=60
 
-Every (target task, k, seed, variant) is one member of a fleet; all are trained in one program, on
-the same few-shot draws. The loss is the task's alone (Wang et al. 2023, section 3.2).
+What must and what can be given stands at the top of gin/runs/adapt.gin. Every (target task, k, seed,
+variant) is one member of a fleet; all are trained in one program, on the same few-shot draws. The loss is the
+task's alone (Wang et al. 2023, section 3.2).
 """
 
 import dataclasses

@@ -1,10 +1,13 @@
 """Stage 1b: the teachers distilled into one shared prompt and task factors.
 
-    mpt distill --model_dir=runs/distill --gin_file=runs/distill.gin --gin.TEACHER_DIR="'runs/teach'"
+    mpt distill --model_dir=runs/distill --gin_file=models/embedded.gin --gin_file=runs/distill.gin \\
+        --gin.TEACHER_DIR="'runs/teach'" --gin.MIXTURE_OR_TASK_NAME="'embedded_sources'" \\
+        --gin.TRAIN_STEPS=100
 
-Each variant of the training is one member of a fleet: MPT itself, MPT without distillation, one
-prompt for all tasks; or settings of a sweep, which may differ in rank and in their source tasks. They
-see the same batches and are trained in one program.
+What must and what can be given stands at the top of gin/runs/distill.gin. Each variant of the
+training is one member of a fleet: MPT itself, MPT without distillation, one prompt for all tasks; or settings
+of a sweep, which may differ in rank and in their source tasks. They see the same batches and are trained in
+one program.
 """
 
 import dataclasses

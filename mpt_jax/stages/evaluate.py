@@ -1,6 +1,9 @@
 """Scores the prompts of finished runs, and writes the tables and plots.
 
-mpt evaluate --model_dir=runs/evaluate --gin.SOURCES="('runs/teach', 'runs/distill', 'runs/adapt')"
+    mpt evaluate --model_dir=runs/evaluate --gin_file=models/embedded.gin --gin_file=runs/evaluate.gin \\
+        --gin.SOURCES="('runs/teach', 'runs/distill', 'runs/adapt')"
+
+What else can be given stands at the top of gin/runs/evaluate.gin.
 """
 
 import contextlib

@@ -5,9 +5,9 @@
     mpt paper glue --model_dir=runs/paper ... --only='mpt/glue_rte'
     mpt paper glue --dry_run
 
-TABLE is glue, super_glue, mrqa, others, few_shot, nlg, ablations or scaling (gin/paper/), or a gin file of
-your own. What is done is not run again, so the same command goes on where it was stopped, and tries again
-what failed. Tables share teachers and distilled prompts, and every cell that they have in common.
+TABLE is glue, super_glue, mrqa, others, few_shot, nlg, ablations, scaling or prompt_length (gin/paper/), or
+a gin file of your own. What is done is not run again, so the same command goes on where it was stopped, and
+tries again what failed. Tables share teachers and distilled prompts, and every cell that they have in common.
 """
 
 import argparse

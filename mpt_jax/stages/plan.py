@@ -33,6 +33,11 @@ from mpt_jax.stages.plan_step import plan_step
 from mpt_jax.stages.planned import Planned, Request, Setting
 
 STAGES = ("teach", "distill", "adapt")
+FORM_HELP = {
+    "table": "for people (the default)",
+    "json": "for programs",
+    "markdown": "for documents",
+}
 
 # Macros that a run needs and a plan does not.
 UNNEEDED = (
@@ -77,7 +82,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     forms = parser.add_mutually_exclusive_group()
     for form in plan_tables.FORMS:
-        forms.add_argument(f"--{form}", dest="form", action="store_const", const=form)
+        forms.add_argument(
+            f"--{form}", dest="form", action="store_const", const=form, help=FORM_HELP[form]
+        )
 
 
 def run(

@@ -1,10 +1,16 @@
 """All stages in sequence, each in its own folder of one directory.
 
-    mpt run --model_dir=runs/all --gin_file=runs/mpt.gin
+    mpt quickstart
+    mpt run --model_dir=runs/all --gin_file=models/embedded.gin --gin_file=runs/mpt.gin \\
+        --gin.MIXTURE_OR_TASK_NAME="'embedded_sources'" \\
+        --gin.TARGET_MIXTURE_OR_TASK_NAME="'embedded_targets'" \\
+        --gin.TEACH_STEPS=100 --gin.DISTILL_STEPS=100 --gin.ADAPT_STEPS=20
 
-MODEL_DIR/teach, distill, adapt and evaluate are ordinary run directories; MODEL_DIR itself gets
-report.md, results.json and plots/. Stages that are complete are not run again, so the same command goes on
-where it was stopped. Several processes may run it together, as they may run each stage.
+`mpt quickstart` is `mpt run --gin_file=quickstart.gin`: it needs no flags, and without --model_dir it
+writes to a fresh directory below mpt_runs/. MODEL_DIR/teach, distill, adapt and evaluate are ordinary run
+directories; MODEL_DIR itself gets report.md, results.json and plots/. Stages that are complete are not run
+again, so the same command goes on where it was stopped. Several processes may run it together, as they may run
+each stage.
 """
 
 import contextlib

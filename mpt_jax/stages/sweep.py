@@ -1,6 +1,6 @@
 """Trains many settings of the pipeline, as populations: which source mixtures help which target tasks.
 
-    mpt sweep --gin_file=sweeps/mixture_distillation.gin --model_dir=runs/sweep ...
+    mpt sweep --gin_file=sweeps/embedded_mixtures.gin --model_dir=runs/sweep
     mpt sweep --gin_file=... --model_dir=runs/sweep --status
     mpt sweep --gin_file=... --dry_run
 

@@ -1,10 +1,13 @@
 """Lists the registered tasks and mixtures, each with an example.
 
-mpt tasks
-mpt tasks my_task --task_module=my_tasks.py
-mpt tasks glue_rte --gin_file=models/embedded.gin --gin_file=runs/tasks.gin --gin_file=runs/benchmark.gin \\
-    --gin.DATA_DIR="'/data/benchmark'"
-mpt tasks --gin_file=models/embedded.gin --gin_file=runs/tasks.gin --gin_file=my_table.gin
+    mpt tasks
+    mpt tasks my_task --task_module=my_tasks.py
+    mpt tasks glue_rte --gin_file=models/embedded.gin --gin_file=runs/tasks.gin \\
+        --gin_file=runs/benchmark.gin --gin.DATA_DIR="'/data/benchmark'"
+    mpt tasks --gin_file=models/embedded.gin --gin_file=runs/tasks.gin --gin_file=my_table.gin
+
+The first form lists all, without gin files. The last two show tasks that only a configuration knows: the
+paper's data sets, and tables of your own.
 """
 
 import argparse

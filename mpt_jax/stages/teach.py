@@ -1,8 +1,10 @@
 """Stage 1a: one teacher prompt for each source task, all trained in one program.
 
-    mpt teach --model_dir=runs/teach --gin_file=runs/teach.gin
+    mpt teach --model_dir=runs/teach --gin_file=models/embedded.gin --gin_file=runs/teach.gin \\
+        --gin.MIXTURE_OR_TASK_NAME="'embedded_sources'" --gin.TRAIN_STEPS=100
 
-A teacher is plain prompt tuning on one task (Wang et al. 2023, section 3.2).
+What must and what can be given stands at the top of gin/runs/teach.gin. A teacher is plain prompt tuning on
+one task (Wang et al. 2023, section 3.2).
 """
 
 from collections.abc import Callable, Sequence

@@ -1,4 +1,4 @@
-"""The README's own method, (IA)^3, against PEFT's on transformers' T5: forward and gradient."""
+"""The guide's own method, (IA)^3, against PEFT's on transformers' T5: forward and gradient."""
 
 import sys
 import warnings

@@ -96,7 +96,7 @@ MEGABYTE = 1 << 20
 @pytest.mark.parametrize("dtype, scan_layers", [("float32", 0), ("bfloat16", 0), ("float32", 1)])
 @pytest.mark.parametrize("version", ["v1_1"])
 def test_memory_beyond_what_is_kept(config, params, tmp_path, dtype, scan_layers):
-    """At most the largest shard and one tensor (65.5 MB), and 8 MB for the allocator; see the README."""
+    """At most the largest shard and one tensor (65.5 MB), and 8 MB for the allocator; guide: backbones.md."""
     save_backbone(tmp_path / "small", config, params)
     large = T5Config(12_000, 512, 8, 64, 2048, 6, 6)
     shapes = parameter_shapes(large)
