@@ -275,7 +275,8 @@ def _parser(
         group = parser.add_argument_group("several processes, one command in each")
         for flag, (kind, text) in processes.FLAGS.items():
             options: dict[str, Any] = {"action": "store_true"} if kind is bool else {"type": kind}
-            group.add_argument(f"--{flag}", help=text, **options)
+            shown = text if command.on_several else argparse.SUPPRESS  # refused in words
+            group.add_argument(f"--{flag}", help=shown, **options)
     if hasattr(module, "add_arguments"):
         module.add_arguments(parser)
     return parser

@@ -173,10 +173,15 @@ def check_arguments(function: Callable[..., Any], given: Collection[str]) -> Non
             missing = _required(reference.configurable.wrapped) - bound.keys()
             lines += [f"  --gin.{reference.scoped_selector}.{n}=VALUE" for n in missing]
     if lines:
-        shipped = sorted(path.relative_to(SHIPPED).as_posix() for path in SHIPPED.rglob("*.gin"))
+        naming = sorted(
+            path.relative_to(SHIPPED).as_posix()
+            for path in SHIPPED.rglob("*.gin")
+            if re.search(rf"^{re.escape(name)}\b", path.read_text(), re.MULTILINE)
+        )
+        files = f" that does ({', '.join(naming)})" if naming else " that does"
         raise UserError(
-            "these have no value; give each, or a --gin_file that does (shipped: "
-            f"{', '.join(shipped)}):\n" + "\n".join(sorted(set(lines)))
+            f"these have no value; give each, or a --gin_file{files}:\n"
+            + "\n".join(sorted(set(lines)))
         )
 
 

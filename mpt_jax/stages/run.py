@@ -9,8 +9,8 @@
 `mpt quickstart` is `mpt run --gin_file=quickstart.gin`: it needs no flags, and without --model_dir it
 writes to a fresh directory below mpt_runs/. MODEL_DIR/teach, distill, adapt and evaluate are ordinary run
 directories; MODEL_DIR itself gets report.md, results.json and plots/. Stages that are complete are not run
-again, so the same command goes on where it was stopped. Several processes may run it together, as they may run
-each stage.
+again, so the same command goes on where it was stopped. Several processes may run it together, as they may
+run each stage.
 """
 
 import contextlib
