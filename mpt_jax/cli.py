@@ -137,7 +137,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(_help_text())
         return 0 if arguments else 2
     try:
-        with _plain_warnings():
+        with _plain_warnings(), processes.ends_to_be_repeated():
             return _dispatch(arguments)
     except UserError as error:
         print(f"mpt: error: {_message(error)}", file=sys.stderr)
@@ -233,8 +233,7 @@ def _dispatch(arguments: Sequence[str]) -> int:
     if "config_text" in parameters:
         given["config_text"] = configuration.operative_text
     configuration.check_arguments(module.run, given)
-    with processes.ends_to_be_repeated():
-        configuration.configured(module.run)(**given)
+    configuration.configured(module.run)(**given)
     return 0
 
 

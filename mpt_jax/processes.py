@@ -47,6 +47,8 @@ def join(given: Mapping[str, Any]) -> None:
 
     if jax.distributed.is_initialized():
         return
+    # JAX's own service would take SIGTERM and keep it to itself.
+    jax.config.update("jax_enable_preemption_service", False)
     try:
         jax.distributed.initialize(
             given.get("coordinator_address"),
