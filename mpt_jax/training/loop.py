@@ -243,8 +243,11 @@ class _Run:
                 self.evaluate_seconds += time.monotonic() - before
             if saving:
                 self._save(step)
-            if stopping and not last:
-                raise Stopped(self._stop_message(step, stop.name))
+            if stopping:
+                break
+        # A signal may have come while the last step was evaluated and saved, too.
+        if stop.agreed(step, 1):
+            raise Stopped(self._stop_message(step, stop.name))
         if step == self.resumed_at:
             self.bar.note(f"all {step} steps were done before")
         return Result(

@@ -174,6 +174,19 @@ def test_a_signal_saves_and_the_resumed_run_equals_an_undisturbed_one(tmp_path, 
     assert rows(tmp_path / "cut", "validation") == rows(tmp_path / "whole", "validation")
 
 
+def test_a_signal_in_the_last_evaluation_is_not_forgotten(tmp_path):
+    """What comes after the loop would not hear it."""
+
+    def interrupted(params):
+        os.kill(os.getpid(), signal.SIGTERM)
+        return evaluate(params)
+
+    timetable = Timetable(12, eval_period=0, checkpoint_period=3, log_period=2)
+    with pytest.raises(Stopped, match="SIGTERM: saved step 12 of 12"):
+        go(tmp_path, timetable=timetable, evaluate=interrupted)
+    assert_same(go(tmp_path, timetable=timetable), go(timetable=timetable))
+
+
 SCRIPT = """
 import os, signal, sys
 from pathlib import Path
