@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import inspect
 import itertools
 import os
@@ -91,10 +90,9 @@ def check_feature_lengths(feature_lengths: Mapping[str, int]) -> dict[str, int]:
 def store_name(description: Description) -> str:
     """The name of a store's folder: readable, then a hash of all that its content depends on."""
     d = description
-    key = repr((d.task, d.split, sorted(d.feature_lengths.items()), d.vocabulary, d.source))
     readable = re.sub(r"[^\w.-]", "_", f"{d.task}-{d.split}")
     lengths = "x".join(str(d.feature_lengths[name]) for name in FEATURES)
-    return f"{readable}-{lengths}-{hashlib.sha256(key.encode()).hexdigest()[:12]}"
+    return f"{readable}-{lengths}-{d.key}"
 
 
 class TaskExamples:
