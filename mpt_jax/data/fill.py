@@ -54,15 +54,15 @@ def fill_store(
     )
     folder = Path(root) / store_name(description)
     if not folder.is_dir() and shared is not None:
-        if (found := fetch_store(shared, folder.name)) is not None:
-            return found
+        if (found := fetch_store(shared, folder.name, "token store")) is not None:
+            return TokenStore(found)
     if folder.is_dir():
         store = TokenStore(folder)
     else:
         examples = TaskExamples(task, split, vocabulary, lengths)
         store = write_store(folder, examples, description, examples.fields)
     if shared is not None:
-        publish_store(store, shared)
+        publish_store(store.folder, shared)
     return store
 
 

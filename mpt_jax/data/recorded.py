@@ -18,10 +18,10 @@ import numpy as np
 from array_record.python.array_record_module import ArrayRecordReader, ArrayRecordWriter
 from jaxtyping import Int
 
-from mpt_jax.data.store import READ_ONE_BY_ONE, DamagedStoreError
+from mpt_jax.data.store import MANIFEST, READ_ONE_BY_ONE, DamagedStoreError
 from mpt_jax.scratch_folders import first_to_fill
 
-RECORDS, PLACES, MANIFEST = "records.array_record", "places.npy", "manifest.json"
+RECORDS, PLACES = "records.array_record", "places.npy"
 FORMAT_VERSION = 1
 _SIDES = ("encoder", "decoder")
 

@@ -69,9 +69,7 @@ class TokenStore:
 
     def _open(self) -> ArrayRecordReader:
         if self._reader is None:
-            self._reader = ArrayRecordReader(
-                str(self.folder / RECORDS), options=READ_ONE_BY_ONE
-            )
+            self._reader = ArrayRecordReader(str(self.folder / RECORDS), options=READ_ONE_BY_ONE)
         return self._reader
 
     def __getstate__(self) -> dict[str, Any]:

@@ -3,8 +3,8 @@
     loss = task loss + weight * (logits * KL(teacher || student) + hidden * squared difference)
 
 The teacher is the same frozen network reading the teachers' prompts: a second call without gradient
-(a doubled batch would send the backward pass through both halves), or its recorded states. Recorded are states
-only: its logits are V numbers a target token, and the output layer makes them of D.
+(a doubled batch would send the backward pass through both halves), or its recorded states. Its logits are
+not recorded: they are V numbers for each target token, which the output layer makes of D.
 
 What the paper leaves open is chosen so:
 - Temperature 1: teacher and student are one network, so the teacher's own distribution can be
@@ -25,8 +25,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from mpt_jax.methods.bank import Bank
 from mpt_jax.data.recorded import Field
+from mpt_jax.methods.bank import Bank
 from mpt_jax.models.forward import Batch, forward, logits_of
 from mpt_jax.models.t5 import PAD_ID, Transformer
 from mpt_jax.training import losses
