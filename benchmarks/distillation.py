@@ -1,8 +1,8 @@
-"""What distillation adds to a step of MPT: with the teachers in every step, and with their states kept on disk.
+"""What distillation adds to a step of MPT: with the teachers in every step, or their states kept on disk.
 
     python benchmarks/distillation.py
 
-All three are steps of `mpt distill`, fed as it feeds them: batches are built ahead by threads. Cached is a run
+All three are steps of `mpt distill`, fed as it feeds them: threads build batches ahead. Cached is a run
 with TEACHER_CACHE, whose threads read the teachers' states from disk; filling it is not timed.
 """
 
