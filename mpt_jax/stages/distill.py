@@ -147,11 +147,13 @@ def run(
         pending = session.not_made_yet(teachers)
         teacher_prompts = {} if pending else _teachers(teachers, tasks, prompt_length, frozen)
         learned = {task: train[task] for task in tasks if any(task in m.tasks for m in members)}
-        cache = teacher_cache and TeacherCache(
-            teacher_cache, design.recorded, frozen, prompt_length, learned, teacher_prompts
-        )
-        rows = training.steps * training.rows_per_member * len(members)
-        if session.only_checks([program], training, [cache.described(rows)] if cache else []):
+        cache, notes = None, []
+        if teacher_cache is not None:
+            cache = TeacherCache(
+                teacher_cache, design.recorded, frozen, prompt_length, learned, teacher_prompts
+            )
+            notes.append(cache.described(training.steps * training.rows_per_member * len(members)))
+        if session.only_checks([program], training, notes):
             return
         params = {
             method.name: _start(

@@ -14,7 +14,7 @@ import hashlib
 import json
 import re
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,11 +25,19 @@ from jaxtyping import Int
 from rich.filesize import decimal
 
 from mpt_jax.data.examples import Examples
-from mpt_jax.data.recorded import Fields, RecordedStore, total_bytes, write_recorded
+from mpt_jax.data.recorded import (
+    FORMAT_VERSION,
+    Fields,
+    Record,
+    RecordedStore,
+    total_bytes,
+    write_recorded,
+)
 from mpt_jax.data.shared_stores import fetch_store, is_published, publish_store
 from mpt_jax.data.streams import Stream
 from mpt_jax.errors import UserError
 from mpt_jax.places import cache_folder, is_address
+from mpt_jax.scratch_folders import remove_abandoned
 from mpt_jax.stages.backbone import Backbone
 from mpt_jax.stages.teacher_runs import TeacherRuns
 from mpt_jax.training.distillation import DistillationObjective
@@ -78,7 +86,7 @@ class TeacherCache:
             still to be made (a dry run).
 
     Raises:
-        UserError: the folder cannot be made, or its disk has too little room.
+        UserError: it is a file, or its disk has too little room.
     """
 
     def __init__(
@@ -129,7 +137,8 @@ class TeacherCache:
             batch_size: rows of a batch at most.
 
         Raises:
-            UserError: a store is damaged, or a process does not see what the first one wrote.
+            UserError: a store is damaged, cannot be written, or is not seen by a process that is not the
+                first one, which wrote it.
             Stopped: by a signal; the tasks that are done stay.
         """
         if missing := self._agreed():
@@ -153,6 +162,7 @@ class TeacherCache:
         if prompt is not None:
             config = dataclasses.asdict(self._backbone.config)
             made_from = {
+                "format_version": FORMAT_VERSION,
                 "backbone": self._backbone.fingerprint,
                 "placed": self._backbone.placed,
                 "network": {name: v for name, v in config.items() if name not in _ONLY_HOW},
@@ -173,8 +183,10 @@ class TeacherCache:
         place = self._folder.absolute()
         while not place.exists():
             place = place.parent
-        free, needed = shutil.disk_usage(place).free, _bytes(self._missing)
-        if needed > free:
+        needed = _bytes(self._missing)
+        if needed > shutil.disk_usage(place).free:
+            remove_abandoned(self._folder.glob(".*.tmp-*"))  # what killed processes left is large
+        if needed > (free := shutil.disk_usage(place).free):
             raise UserError(
                 f"TEACHER_CACHE {self._root}: the teachers' states of {_examples(self._missing):,} "
                 f"examples need {decimal(needed)}, but only {decimal(free)} are free in {place}. Give a "
@@ -208,11 +220,17 @@ class TeacherCache:
             for entry, stream in zip(entries, streams, strict=True):
                 records = runs.records(stream, self._fields, entry.lengths)
                 if jax.process_index() == 0:
-                    folder = self._folder / entry.name
-                    write_recorded(folder, self._fields, entry.lengths, records, entry.made_from)
+                    self._write(entry, records)
                 else:
                     for _ in records:
                         pass
+
+    def _write(self, entry: Entry, records: Iterator[tuple[int, Record]]) -> None:
+        folder = self._folder / entry.name
+        try:
+            write_recorded(folder, self._fields, entry.lengths, records, entry.made_from)
+        except OSError as error:
+            raise UserError(f"TEACHER_CACHE {self._root} cannot be written: {error}") from error
 
     def _stream(self, entry: Entry, objective: DistillationObjective) -> Stream:
         ids = objective.teacher_bank.virtual_ids(0, entry.number)

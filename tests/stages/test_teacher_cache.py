@@ -192,6 +192,9 @@ def test_too_little_room_is_said_before_anything_is_written(toy, tmp_path, monke
     (tmp_path / "file").touch()
     with pytest.raises(UserError, match="is a file"):
         Small(toy).cache(tmp_path / "file")
+    monkeypatch.undo()
+    with pytest.raises(UserError, match="TEACHER_CACHE .* cannot be written: .*Not a directory"):
+        Small(toy).filled(tmp_path / "file" / "below")
 
 
 def test_a_damaged_store_is_said(toy, tmp_path):
