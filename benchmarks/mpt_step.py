@@ -16,9 +16,9 @@ from mpt_jax.methods.bank import Bank
 from mpt_jax.partitioning import place, replicated, shard_batch
 from mpt_jax.stages import distill
 from mpt_jax.stages.backbone import Backbone, BackboneSource
-from mpt_jax.stages.design import build_step
+from mpt_jax.stages.design import Design, build_step
 from mpt_jax.stages.training import Training
-from mpt_jax.training.distillation import TEACHER_TOKENS, DistillationObjective
+from mpt_jax.training.distillation import DistillationObjective
 from mpt_jax.training.step import TrainState, init_state
 
 
@@ -30,14 +30,14 @@ class Step(NamedTuple):
         state: to start from; a call takes its buffers over.
         frozen: the backbone and the teachers.
         bank: the student's.
-        objective: what is minimised.
+        design: of the step, with the teachers.
     """
 
     step: Any
     state: TrainState
     frozen: Any
     bank: Bank
-    objective: DistillationObjective
+    design: Design
 
     def compiled(self, batch: Mapping[str, jax.Array]) -> Any:
         """`program(state, frozen, batch) -> (state, metrics)` for batches like this one."""
@@ -50,11 +50,14 @@ def open_backbone(folder: str | Path) -> Backbone:
     return BackboneSource(str(Path(folder) / "model")).open()
 
 
-def make_step(backbone: Backbone, folder: str | Path, weight: float = 0.0) -> Step:
+def make_step(
+    backbone: Backbone, folder: str | Path, weight: float = 0.0, teacher_cache: str | None = None
+) -> Step:
     """The step on the problem in `folder`.
 
     Args:
         weight: of distillation; 0 leaves the teachers out.
+        teacher_cache: where the teachers' states are kept, if the step is to read them.
     """
     start = problem.prompt(folder)
     length, width = start["shared"].shape
@@ -62,19 +65,25 @@ def make_step(backbone: Backbone, folder: str | Path, weight: float = 0.0) -> St
     training = Training(steps=1000, rows_per_member=len(problem.tokens(folder)["tasks"]))
     variant = distill.Variant("mpt", 0.3, 0.4, weight=weight)
     (design,) = distill.designs(
-        backbone.network, tasks, training, backbone.mesh, length, (variant,)
-    )
+        backbone.network, tasks, training, backbone.mesh, length, (variant,),
+        teacher_cache=teacher_cache,
+    )  # fmt: skip
     assert isinstance(design.bank, Bank) and isinstance(design.objective, DistillationObjective)
-    noise = np.random.default_rng(2).standard_normal((len(tasks), 1, length, width), np.float32)
     (teacher,) = design.objective.teacher_bank.methods
-    taught = place({teacher.name: {"prompt": noise}}, replicated(backbone.mesh))
+    stacked = np.stack(teacher_prompts(len(tasks), length, width))[:, None]
+    taught = place({teacher.name: {"prompt": stacked}}, replicated(backbone.mesh))
     objective = dataclasses.replace(design.objective, teacher_params=taught)
     (method,) = design.bank.methods
     params = {method.name: {name: jnp.asarray(array)[None] for name, array in start.items()}}
     design = dataclasses.replace(design, objective=objective)
     step, optimizer, layout = build_step(design, params, training, backbone.mesh)
     state = place(init_state(params, optimizer), layout)
-    return Step(step, state, objective.frozen(backbone.params), design.bank, objective)
+    return Step(step, state, objective.frozen(backbone.params), design.bank, design)
+
+
+def teacher_prompts(tasks: int, length: int, width: int) -> list[np.ndarray]:
+    """Random [P, D], one for each task."""
+    return list(np.random.default_rng(2).standard_normal((tasks, length, width), np.float32))
 
 
 def make_batch(folder: str | Path, bank: Bank, inputs: int | None = None) -> dict[str, np.ndarray]:
@@ -92,8 +101,6 @@ def make_batch(folder: str | Path, bank: Bank, inputs: int | None = None) -> dic
     per_task = np.repeat(tasks[:, None], targets.shape[1], axis=1)
     return {
         "encoder_input_tokens": ids,
-        # The teachers' bank has a prompt for each task in the same order, so the same ids.
-        TEACHER_TOKENS: ids,
         "decoder_input_tokens": np.pad(targets[:, :-1], [(0, 0), (1, 0)]),
         "decoder_target_tokens": targets,
         "decoder_loss_weights": np.ones(targets.shape, np.float32),
@@ -102,21 +109,15 @@ def make_batch(folder: str | Path, bank: Bank, inputs: int | None = None) -> dic
     }
 
 
-def train(
-    folder: str, weight: float = 0.0, cached: bool = False, inputs: int | None = None
-) -> Prepared:
-    """One step.
+def train(folder: str, inputs: int | None = None) -> Prepared:
+    """One step without distillation.
 
     Args:
-        weight: of distillation.
-        cached: whether the batch holds the teachers' outputs.
         inputs: as in `make_batch`.
     """
     backbone = open_backbone(folder)
-    step = make_step(backbone, folder, weight)
+    step = make_step(backbone, folder)
     batch = shard_batch(backbone.mesh, make_batch(folder, step.bank, inputs))
-    if cached:
-        batch = {**batch, **jax.jit(step.objective.teacher_outputs)(step.frozen, batch)}
     program = step.compiled(batch)
     held = [step.state]
 

@@ -5,6 +5,7 @@ import fcntl
 import os
 import shutil
 import time
+import uuid
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -24,6 +25,25 @@ def scratch_folder(path: Path) -> Iterator[Path]:
     finally:
         os.close(lock)
         shutil.rmtree(path, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def first_to_fill(folder: Path) -> Iterator[Path]:
+    """A scratch folder to fill in a `with` block, which gets the name `folder` when that ends well.
+
+    Where another process is faster its folder stays: the name is to say all that the content depends on. What
+    killed processes left beside it is removed.
+    """
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    remove_abandoned(folder.parent.glob(".*.tmp-*"))
+    beside = folder.with_name(f".{folder.name}.tmp-{uuid.uuid4().hex[:12]}")
+    with scratch_folder(beside) as temporary:
+        yield temporary
+        try:
+            os.rename(temporary, folder)
+        except OSError:
+            if not folder.is_dir():
+                raise
 
 
 def remove_abandoned(folders: Iterable[Path]) -> None:

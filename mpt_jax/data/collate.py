@@ -4,12 +4,14 @@ Batch keys are T5X's, with the fleet's beside them; B rows, T encoder and L deco
 `encoder_input_tokens` [B, T] (prompt as virtual ids, then text), `decoder_input_tokens` [B, L]
 (targets shifted right behind a 0), `decoder_target_tokens` [B, L], `decoder_loss_weights` [B, L]
 (1 on targets, 0 on padding), `member_ids` and `task_ids` [B, L] (0 on padding). Packed batches have
-`encoder_segment_ids` [B, T] and `decoder_segment_ids` [B, L] besides (from 1; 0 on padding).
+`encoder_segment_ids` [B, T] and `decoder_segment_ids` [B, L] besides (from 1; 0 on padding). What the streams
+have recorded of the examples stands under its own keys, at their positions, with zeros elsewhere.
 """
 
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 
 import numpy as np
 from jaxtyping import Int
@@ -96,4 +98,28 @@ def collate(
         everywhere = positions(encoder_at, whole)
         batch["encoder_segment_ids"] = spread(segment, everywhere, whole, B * T).reshape(B, T)
         batch["decoder_segment_ids"] = spread(segment, decoder, targets, B * L).reshape(B, L)
+    if streams.recorded_fields:
+        sides = {"encoder": (T, encoder_at), "decoder": (L, decoder_at)}
+        batch |= _recorded(streams, rows, B, sides)
+    return batch
+
+
+def _recorded(
+    streams: Streams,
+    rows: Int[np.ndarray, "E 2"],
+    B: int,
+    sides: Mapping[str, tuple[int, Int[np.ndarray, " E"]]],
+) -> Batch:
+    """What is recorded of the rows, at their positions.
+
+    Args:
+      sides: positions of a batch row on each side, and where among all of them each example starts.
+    """
+    records, batch = streams.records(rows), {}
+    for key, field in streams.recorded_fields.items():
+        length, starts = sides[field.side]
+        flat = np.zeros((B * length, *field.shape), field.dtype)
+        for start, record in zip(starts.tolist(), records, strict=True):
+            flat[start : start + len(record[key])] = record[key]
+        batch[key] = flat.reshape(B, length, *field.shape)
     return batch

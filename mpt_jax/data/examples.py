@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
 import operator
 import struct
@@ -52,6 +53,13 @@ class Description:
     vocabulary: str
     source: str = ""
 
+    @property
+    def key(self) -> str:
+        """A hash of all that a store's content depends on."""
+        lengths = sorted(self.feature_lengths.items())
+        content = repr((self.task, self.split, lengths, self.vocabulary, self.source))
+        return hashlib.sha256(content.encode()).hexdigest()[:12]
+
 
 @dataclasses.dataclass(frozen=True)
 class Manifest(Description):
@@ -74,6 +82,11 @@ class Examples(Protocol):
 
     @property
     def manifest(self) -> Manifest: ...
+
+    @property
+    def key(self) -> str:
+        """A hash of all that the examples, and their order, depend on."""
+        ...
 
     def __len__(self) -> int: ...
 
@@ -102,6 +115,11 @@ class SubStore:
     def manifest(self) -> Manifest:
         """The manifest of the whole store; its counts are not those of the view."""
         return self.store.manifest
+
+    @property
+    def key(self) -> str:
+        chosen = hashlib.sha256(self.indices.astype("<i8").tobytes()).hexdigest()[:12]
+        return f"{self.store.key}-{chosen}"
 
     def __len__(self) -> int:
         return len(self.indices)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import inspect
 import itertools
 import os
@@ -55,15 +54,15 @@ def fill_store(
     )
     folder = Path(root) / store_name(description)
     if not folder.is_dir() and shared is not None:
-        if (found := fetch_store(shared, folder.name)) is not None:
-            return found
+        if (found := fetch_store(shared, folder.name, "token store")) is not None:
+            return TokenStore(found)
     if folder.is_dir():
         store = TokenStore(folder)
     else:
         examples = TaskExamples(task, split, vocabulary, lengths)
         store = write_store(folder, examples, description, examples.fields)
     if shared is not None:
-        publish_store(store, shared)
+        publish_store(store.folder, shared)
     return store
 
 
@@ -91,10 +90,9 @@ def check_feature_lengths(feature_lengths: Mapping[str, int]) -> dict[str, int]:
 def store_name(description: Description) -> str:
     """The name of a store's folder: readable, then a hash of all that its content depends on."""
     d = description
-    key = repr((d.task, d.split, sorted(d.feature_lengths.items()), d.vocabulary, d.source))
     readable = re.sub(r"[^\w.-]", "_", f"{d.task}-{d.split}")
     lengths = "x".join(str(d.feature_lengths[name]) for name in FEATURES)
-    return f"{readable}-{lengths}-{hashlib.sha256(key.encode()).hexdigest()[:12]}"
+    return f"{readable}-{lengths}-{d.key}"
 
 
 class TaskExamples:

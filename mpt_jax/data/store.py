@@ -12,7 +12,6 @@ import importlib.metadata
 import json
 import operator
 import os
-import uuid
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -25,9 +24,10 @@ from jaxtyping import Int
 from mpt_jax.data.examples import FORMAT_VERSION, Description, Example, Manifest
 from mpt_jax.data.vocabularies import EOS_ID
 from mpt_jax.errors import UserError
-from mpt_jax.scratch_folders import remove_abandoned, scratch_folder
+from mpt_jax.scratch_folders import first_to_fill
 
 RECORDS, LENGTHS, MANIFEST = "examples.array_record", "lengths.npy", "manifest.json"
+READ_ONE_BY_ONE = "readahead_buffer_size:0,max_parallelism:0"  # records that lie anywhere
 
 
 class DamagedStoreError(UserError):
@@ -69,9 +69,7 @@ class TokenStore:
 
     def _open(self) -> ArrayRecordReader:
         if self._reader is None:
-            self._reader = ArrayRecordReader(
-                str(self.folder / RECORDS), options="readahead_buffer_size:0,max_parallelism:0"
-            )
+            self._reader = ArrayRecordReader(str(self.folder / RECORDS), options=READ_ONE_BY_ONE)
         return self._reader
 
     def __getstate__(self) -> dict[str, Any]:
@@ -93,6 +91,10 @@ class TokenStore:
     def lengths(self) -> Int[np.ndarray, "N 2"]:
         return self._lengths
 
+    @property
+    def key(self) -> str:
+        return self.manifest.key
+
     def __repr__(self) -> str:
         return f"TokenStore({str(self.folder)!r}, {len(self)} examples)"
 
@@ -112,17 +114,8 @@ def write_store(
         UserError: a target is longer than its length; nothing is left behind.
     """
     folder = Path(folder)
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    remove_abandoned(folder.parent.glob(".*.tmp-*"))
-    beside = folder.with_name(f".{folder.name}.tmp-{uuid.uuid4().hex[:12]}")
-    with scratch_folder(beside) as temporary:
+    with first_to_fill(folder) as temporary:
         _write_files(temporary, examples, description, fields or {})
-        try:
-            os.rename(temporary, folder)
-        except OSError:
-            if not folder.is_dir():
-                raise
-            # Another process was first; its store has the same content key, hence content.
     return TokenStore(folder)
 
 

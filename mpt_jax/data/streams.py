@@ -10,6 +10,7 @@ from typing import Any, NamedTuple, Protocol, runtime_checkable
 import numpy as np
 from jaxtyping import Int, Int32
 
+from mpt_jax.data.recorded import Fields, Record, RecordedStore
 from mpt_jax.errors import UserError
 
 _READ_AT_ONCE = 4096
@@ -39,6 +40,8 @@ class Stream:
         the stream's place in the fleet, so that a member alone sees what it sees in a fleet and
         streams of one name (method variants) see the same.
       order: number of the shuffled order; streams of one name and another number see another.
+      recorded: arrays that batches hold of each example beside its tokens; of the same fields for all
+        streams of a program, or none.
     """
 
     examples: Any
@@ -47,6 +50,7 @@ class Stream:
     task: int
     name: str
     order: int = 0
+    recorded: RecordedStore | None = None
 
     @property
     def order_name(self) -> str:
@@ -110,6 +114,14 @@ class Streams(Sequence[Stream]):
         place = {id(s.examples): i for i, s in enumerate(self._sources)}
         first = np.cumsum(source_sizes) - source_sizes
         self._first = first[[place[id(s.examples)] for s in self._streams]]
+        stores = {id(s.recorded): s.recorded for s in self._streams if s.recorded is not None}
+        self._recorded = tuple(stores.values())
+        number = {identity: i for i, identity in enumerate(stores)}
+        self._recorded_of = np.array([number.get(id(s.recorded), -1) for s in self._streams])
+        if any(store.fields != self.recorded_fields for store in self._recorded) or (
+            self._recorded and (self._recorded_of < 0).any()
+        ):
+            raise ValueError("all streams of a program need records of the same fields, or none")
 
     def __len__(self) -> int:
         return len(self._streams)
@@ -163,6 +175,23 @@ class Streams(Sequence[Stream]):
         counts = self._lengths[wanted].sum(axis=1)
         tokens = np.concatenate([np.empty(0, np.int32), *_flat(read)])
         return Texts(tokens, np.cumsum(counts) - counts, self._lengths[wanted])
+
+    @property
+    def recorded_fields(self) -> Fields:
+        """What batches hold of each example beside its tokens."""
+        return self._recorded[0].fields if self._recorded else {}
+
+    def records(self, rows: Int[np.ndarray, "E 2"]) -> list[Record]:
+        """What is recorded of each row; an example that several streams share is read once."""
+        found: list[Record] = [{}] * len(rows)
+        stores = self._recorded_of[rows[:, 0]]
+        for number in np.unique(stores):
+            places = np.flatnonzero(stores == number)
+            indices, which = np.unique(rows[places, 1], return_inverse=True)
+            read = self._recorded[number].read(indices.tolist())
+            for place, i in zip(places.tolist(), which.tolist(), strict=True):
+                found[place] = read[i]
+        return found
 
 
 def _read(examples: Any, indices: Sequence[int]) -> Sequence[Any]:

@@ -49,3 +49,11 @@ def forward(
             rngs=None if rng is None else {"dropout": rng},
         )
     return outputs if return_hidden else (outputs, None)
+
+
+def logits_of(
+    network: Transformer, weights: Any, decoded: Float[Array, "B L D"]
+) -> Float[Array, "B L V"]:
+    """Logits from the decoder's normed output, by the same output layer and precision."""
+    logits: Any = network.apply({"params": weights}, decoded, method="logits")
+    return logits

@@ -203,6 +203,10 @@ class Transformer(nn.Module):
         segments = _segments_or_padding(None, tokens)
         return self._encode(tokens, segments, embed, packed=False)[0]
 
+    def logits(self, decoded: Float[Array, "B L D"]) -> Float[Array, "B L V"]:
+        """What `__call__` returns, from the decoder's normed output (the last of `Hidden.decoder`)."""
+        return self.decoder.logits(decoded, self.token_embedder)
+
     def cross_keys_values(self, encoded: Float[Array, "B T D"]) -> tuple[KeysValues, ...]:
         """Keys and values of the encoder's output for every decoder layer: computed once."""
         return tuple(layer.cross_keys_values(encoded) for layer in self.decoder.layers)
@@ -250,7 +254,7 @@ class Decoder(Stack):
         if not cfg.logits_via_embedding:
             self.logits_dense = Linear(cfg.vocab_size, ("embed", "vocab"), cfg)
 
-    def _logits(self, x: Float[Array, "B L D"], embedder: Embedder) -> Float[Array, "B L V"]:
+    def logits(self, x: Float[Array, "B L D"], embedder: Embedder) -> Float[Array, "B L V"]:
         attend = embedder.attend if self.config.logits_via_embedding else self.logits_dense
         return attend(x).astype(jnp.float32)
 
@@ -261,7 +265,7 @@ class Decoder(Stack):
         cross_mask = padding_or_segment_mask(target_segments, segments)
         cross_bias = mask_bias(cross_mask, self.config.dtype)
         normed, states = self(embedded, mask, encoded, cross_bias)
-        return self._logits(normed, embedder), (*states, normed)
+        return self.logits(normed, embedder), (*states, normed)
 
     def step(self, embedded, position, cache, cross, cross_bias, embedder):
         length = cache[0].keys.shape[2]
@@ -273,7 +277,7 @@ class Decoder(Stack):
         for layer, layer_cache, layer_cross in zip(self.layers, cache, cross, strict=True):
             x, written = layer.step(x, position, layer_cache, bias, layer_cross, cross_bias)
             new_cache.append(written)
-        return self._logits(self.norm(x), embedder)[:, 0], tuple(new_cache)
+        return self.logits(self.norm(x), embedder)[:, 0], tuple(new_cache)
 
 
 def _segments_or_padding(segment_ids, tokens):

@@ -12,6 +12,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
+from mpt_jax.data.recorded import Fields
 from mpt_jax.methods.bank import AnyBank
 from mpt_jax.partitioning import DATA, STANDARD_RULES, batch_sharding, replicated, tree_shardings
 from mpt_jax.stages.training import Training
@@ -37,6 +38,7 @@ class Design:
         objective: see `mpt_jax.training`.
         table: the optimizer's; training.group makes its rows.
         extend: adds what the objective needs to a batch (the teachers' tokens).
+        recorded: what the objective needs of each example beside its tokens (the teachers' states).
         name: of its folders below checkpoints/ and metrics/, where a run has several.
     """
 
@@ -44,6 +46,7 @@ class Design:
     objective: Objective
     table: Table
     extend: Extend = lambda batch: batch
+    recorded: Fields = dataclasses.field(default_factory=dict)
     name: str = ""
 
 

@@ -34,6 +34,7 @@ from mpt_jax.stages.data import Data
 from mpt_jax.stages.design import Design, parameter_shapes_of
 from mpt_jax.stages.fleet import Member, Program, train_fleet
 from mpt_jax.stages.session import About, Session
+from mpt_jax.stages.teacher_cache import TeacherCache
 from mpt_jax.stages.training import Training
 from mpt_jax.training.distillation import TEACHER_TOKENS, DistillationObjective, Layers
 from mpt_jax.training.objectives import TokenLoss
@@ -93,6 +94,7 @@ def run(
     rank: int = 1,
     num_seeds: int = 1,
     layers: Layers = "last",
+    teacher_cache: str | None = None,
     backbone: BackboneSource = BackboneSource(),
     initialiser: Initialiser = sampled_vocabulary,
     token_loss: TokenLoss = TokenLoss(),
@@ -113,6 +115,8 @@ def run(
         rank: R of the task factors; the paper has 1.
         num_seeds: each variant is trained from so many starts.
         layers: hidden states compared: "last" or "all".
+        teacher_cache: a folder, here or at an address, where the teachers' states of all training
+            examples are kept, so that the steps run no teacher; None runs the teachers in every step.
         backbone: the frozen model.
         initialiser: where shared prompts start that do not start from the teachers.
         token_loss: label smoothing and the like.
@@ -130,8 +134,9 @@ def run(
         groups = _groups(variants, num_seeds, tasks, rank)
         (design,) = designs(
             frozen.network, tasks, training, frozen.mesh, prompt_length, variants, rank, num_seeds,
-            layers, token_loss,
+            layers, teacher_cache, token_loss,
         )  # fmt: skip
+        assert isinstance(design.objective, DistillationObjective)
         members = tuple(
             Member(
                 f"{variant.name}/seed{seed}", number, m, own,
@@ -144,9 +149,15 @@ def run(
         program = Program(design.bank, members)
         pending = session.not_made_yet(teachers)
         teacher_prompts = {} if pending else _teachers(teachers, tasks, prompt_length, frozen)
-        if session.only_checks([program], training):
+        learned = {task: train[task] for task in tasks if any(task in m.tasks for m in members)}
+        cache, notes = None, []
+        if teacher_cache is not None:
+            cache = TeacherCache(
+                teacher_cache, design.recorded, frozen, prompt_length, learned, teacher_prompts
+            )
+            notes.append(cache.described(training.steps * training.rows_per_member * len(members)))
+        if session.only_checks([program], training, notes):
             return
-        assert isinstance(design.objective, DistillationObjective)
         params = {
             method.name: _start(
                 method, group, tasks, teacher_prompts, frozen, initialiser, training
@@ -160,6 +171,7 @@ def run(
         trained = train_fleet(
             "distill", session.directory, frozen, program, params,
             dataclasses.replace(design, objective=objective), training, data.feature_lengths,
+            cache.filled(objective, training.eval_batch_size) if cache else {},
         )  # fmt: skip
         prompts.save_fleet(session.directory, frozen, program, trained)
         abouts = [
@@ -178,9 +190,13 @@ def designs(
     rank: int = 1,
     num_seeds: int = 1,
     layers: Layers = "last",
+    teacher_cache: str | None = None,
     token_loss: TokenLoss = TokenLoss(),
 ) -> list[Design]:
-    """The one step of this stage: variants x seeds. It holds the teachers' shapes in their place."""
+    """The one step of this stage: variants x seeds. It holds the teachers' shapes in their place.
+
+    With a cache, wherever it is, the step reads the teachers' states out of its batches.
+    """
     groups, config = _groups(variants, num_seeds, tasks, rank), network.config
     methods = tuple(
         MPT(
@@ -204,6 +220,8 @@ def designs(
         for method, group in zip(methods, groups.values(), strict=True)
         for row in table_for([method], _rates(group, training))
     ]
+    if teacher_cache is not None:
+        return [Design(bank, objective, table, recorded=objective.recorded_fields)]
     learned = [_sources(variant, tasks) for variant, _ in chosen]
     extend = _with_teachers(learned, tasks, prompt_length, config.vocab_size)
     return [Design(bank, objective, table, extend)]

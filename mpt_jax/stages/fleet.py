@@ -13,6 +13,7 @@ import numpy as np
 
 from mpt_jax.data.batches import Batches, bucketed_batches, packed_batches
 from mpt_jax.data.examples import Examples, SubStore
+from mpt_jax.data.recorded import RecordedStore
 from mpt_jax.data.splits import shuffled
 from mpt_jax.data.streams import Stream, Streams
 from mpt_jax.errors import UserError
@@ -121,6 +122,7 @@ def train_fleet(
     design: Design,
     training: Training,
     feature_lengths: Mapping[str, int],
+    recorded: Mapping[str, RecordedStore] = {},
 ) -> Trained:
     """Trains all members of a program, resuming what `directory` holds.
 
@@ -130,6 +132,7 @@ def train_fleet(
         program: who trains.
         params: the bank's parameters to start from.
         design: of the step; its bank is the program's.
+        recorded: by task, the stores of what the design needs of each training example.
     """
     bank, members = program.bank, program.members
     check_batch(bank, training, backbone)
@@ -142,6 +145,7 @@ def train_fleet(
                 k,
                 task,
                 member.order,
+                recorded.get(task),
             )  # fmt: skip
             for number, member in enumerate(members)
             for k, (task, examples) in enumerate(zip(member.tasks, member.train, strict=True))

@@ -144,10 +144,14 @@ def _batch(
     if packed is not None:
         arrays["encoder_segment_ids"] = np.zeros((rows, T), np.int32)
         arrays["decoder_segment_ids"] = np.zeros((rows, L), np.int32)
+    shapes = {name: (array.shape, array.dtype) for name, array in design.extend(arrays).items()}
+    for name, field in design.recorded.items():
+        positions = {"encoder": T, "decoder": L}[field.side]
+        shapes[name] = ((rows, positions, *field.shape), field.dtype)
     sharding = batch_sharding(mesh)
     return {
-        name: jax.ShapeDtypeStruct(array.shape, array.dtype, sharding=sharding)
-        for name, array in design.extend(arrays).items()
+        name: jax.ShapeDtypeStruct(shape, dtype, sharding=sharding)
+        for name, (shape, dtype) in shapes.items()
     }
 
 

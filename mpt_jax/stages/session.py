@@ -115,8 +115,13 @@ class Session:
     def directory(self) -> Path:
         return Path(self.model_dir) if self._run is None else self._run.path
 
-    def only_checks(self, programs: Sequence[Program], training: Training) -> bool:
+    def only_checks(
+        self, programs: Sequence[Program], training: Training, notes: Sequence[str] = ()
+    ) -> bool:
         """Describes the run; True if that is all that was asked for (`--dry_run`).
+
+        Args:
+            notes: lines that the stage has to say besides.
 
         Raises:
             UserError: a program's batches cannot be made; found before the first program trains.
@@ -125,6 +130,8 @@ class Session:
             check_batch(program.bank, training, self.backbone)
         if jax.process_index() == 0:
             self._describe(programs, training)
+            for note in notes:
+                self.console.print(f"  {note}", soft_wrap=True)
         config = self._config_text()
         if self.dry_run:
             print(f"\n{config}\ndry run: everything checked, nothing trained")

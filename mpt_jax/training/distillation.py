@@ -3,7 +3,8 @@
     loss = task loss + weight * (logits * KL(teacher || student) + hidden * squared difference)
 
 The teacher is the same frozen network reading the teachers' prompts: a second call without gradient
-(a doubled batch would send the backward pass through both halves), or its recorded outputs.
+(a doubled batch would send the backward pass through both halves), or its recorded states. Its logits are
+not recorded: they are V numbers for each target token, which the output layer makes of D.
 
 What the paper leaves open is chosen so:
 - Temperature 1: teacher and student are one network, so the teacher's own distribution can be
@@ -24,8 +25,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from mpt_jax.data.recorded import Field
 from mpt_jax.methods.bank import Bank
-from mpt_jax.models.forward import Batch, forward
+from mpt_jax.models.forward import Batch, forward, logits_of
 from mpt_jax.models.t5 import PAD_ID, Transformer
 from mpt_jax.training import losses
 from mpt_jax.training.objectives import TaskObjective, TokenLoss, Totals
@@ -34,7 +36,6 @@ PerMember = float | np.ndarray  # one number, or one for each member [M]
 Layers = Literal["last", "all"]
 
 TEACHER_TOKENS = "teacher_encoder_input_tokens"
-TEACHER_LOGITS = "teacher_logits"
 TEACHER_ENCODER = "teacher_hidden_encoder"
 TEACHER_DECODER = "teacher_hidden_decoder"
 
@@ -51,7 +52,7 @@ class DistillationObjective:
     """Task loss and agreement with the teachers, for each member. Trains the student bank.
 
     Beyond the task's, a batch holds `teacher_encoder_input_tokens` [B, T] (the encoder's tokens with
-    the teachers' virtual ids in place of the students'), or a cache of `teacher_outputs`.
+    the teachers' virtual ids in place of the students'), or the recorded `teacher_states`.
 
     Attributes:
         network: the backbone's network.
@@ -114,7 +115,7 @@ class DistillationObjective:
 
     def __call__(self, trainable, frozen, batch, totals=None, rng=None):
         totals = self.totals(batch) if totals is None else totals
-        if not (self._compares_logits or self._compares_hidden):
+        if not self.recorded_fields:
             task = TaskObjective(self.network, self.bank, self.token_loss)
             return task(trainable, frozen.backbone, batch, totals, rng)
         logits, hidden = forward(
@@ -125,12 +126,14 @@ class DistillationObjective:
             return_hidden=self._compares_hidden,
             rng=rng,
         )
-        teacher = self._recorded(batch) or self.teacher_outputs(frozen, batch)
+        teacher = self._recorded(batch) or self.teacher_states(frozen, batch)
         task_loss, metrics = self.token_loss(logits, batch, totals)
         metrics["task_loss"] = task_loss
         agreement = jnp.zeros_like(task_loss)
         if self._compares_logits:
-            kl = self._divergence(teacher[TEACHER_LOGITS], logits, batch, totals)
+            decoded = teacher[TEACHER_DECODER][:, :, -1]
+            taught = logits_of(self.network, frozen.backbone, decoded)
+            kl = self._divergence(taught, logits, batch, totals)
             metrics["kl"] = kl
             agreement = agreement + _per_member(self.logits) * kl
         if self._compares_hidden:
@@ -139,25 +142,39 @@ class DistillationObjective:
             agreement = agreement + _per_member(self.hidden) * mse
         return task_loss + _per_member(self.weight) * agreement, metrics
 
-    def teacher_outputs(self, frozen: Frozen, batch: Batch) -> dict[str, Array]:
-        """What the student is compared with, by batch key; put into a batch, it is a cache.
+    @property
+    def recorded_fields(self) -> dict[str, Field]:
+        """The form of `teacher_states` by batch key; empty where the students are compared with none."""
+        config, fields = self.network.config, {}
+        if self._compares_hidden or self._compares_logits:
+            layers = self._layers_of(config.num_decoder_layers)
+            fields[TEACHER_DECODER] = self._field("decoder", layers)
+        if self._compares_hidden:
+            layers = self._layers_of(config.num_encoder_layers)
+            fields[TEACHER_ENCODER] = self._field("encoder", layers)
+        return fields
+
+    def teacher_states(self, frozen: Frozen, batch: Batch) -> dict[str, Array]:
+        """What the student is compared with, by batch key; a batch may hold it instead.
 
         Returns:
-            `teacher_logits` [B, L, V], and, N layers on axis 1, `teacher_hidden_encoder`
-            [B, N, T, D] and `teacher_hidden_decoder` [B, N, L, D]; only what is compared.
+            Of N layers, the normed output last, `teacher_hidden_decoder` [B, L, N, D] and
+            `teacher_hidden_encoder` [B, T, N, D]; only what is compared.
         """
-        logits, hidden = forward(
+        _, hidden = forward(
             self.network.clone(deterministic=True),
             frozen.backbone,
             batch,
             self.teacher_bank.reader(frozen.teachers),
             encoder_key=TEACHER_TOKENS,
-            return_hidden=self._compares_hidden,
+            return_hidden=True,
         )
-        recorded = {TEACHER_LOGITS: logits} if self._compares_logits else {}
-        if hidden is not None:
-            recorded[TEACHER_ENCODER] = jnp.stack(self._compared(hidden.encoder), axis=1)
-            recorded[TEACHER_DECODER] = jnp.stack(self._compared(hidden.decoder), axis=1)
+        assert hidden is not None
+        states = {TEACHER_ENCODER: hidden.encoder, TEACHER_DECODER: hidden.decoder}
+        recorded = {
+            key: jnp.stack(states[key][-field.shape[0] :], axis=2)
+            for key, field in self.recorded_fields.items()
+        }
         return jax.lax.stop_gradient(recorded)
 
     @property
@@ -173,18 +190,22 @@ class DistillationObjective:
         """What any of the members compares."""
         return {self.layers} if isinstance(self.layers, str) else set(self.layers)
 
-    def _compared(self, states: tuple[Array, ...]) -> tuple[Array, ...]:
-        return states[-1:] if self._of_members == {"last"} else states
+    def _layers_of(self, blocks: int) -> int:
+        """How many states of a stack are compared, the normed output among them."""
+        return blocks + 1 if self._compares_hidden and "all" in self._of_members else 1
+
+    def _field(self, side: Literal["encoder", "decoder"], layers: int) -> Field:
+        config = self.network.config
+        return Field(side, (layers, config.emb_dim), jnp.dtype(config.dtype))
 
     def _recorded(self, batch: Batch) -> dict[str, Array] | None:
-        """The teacher's outputs in the batch; None where it holds none."""
-        needed = [TEACHER_LOGITS] if self._compares_logits else []
-        needed += [TEACHER_ENCODER, TEACHER_DECODER] if self._compares_hidden else []
+        """The teacher's states in the batch; None where it holds none."""
+        needed = list(self.recorded_fields)
         present = [key for key in needed if key in batch]
         if not present:
             return None
         if present != needed:
-            raise ValueError(f"teacher's recorded outputs: got {present}, expected {needed}.")
+            raise ValueError(f"teacher's recorded states: got {present}, expected {needed}.")
         return {key: batch[key] for key in needed}
 
     def _divergence(self, teacher, student, batch, totals) -> Float[Array, "M"]:
@@ -225,8 +246,8 @@ class DistillationObjective:
         total = jnp.zeros((self.members,), jnp.float32)
         for name, (weights, ids) in self._hidden_positions(batch).items():
             recorded, states = pairs[name]
-            layers = tuple(recorded[:, n] for n in range(recorded.shape[1]))
-            squares = self._squares(layers, self._compared(states), ids)
+            layers = tuple(recorded[:, :, n] for n in range(recorded.shape[2]))
+            squares = self._squares(layers, states[-len(layers) :], ids)
             total = total + losses.per_member_mean(
                 squares, weights, ids, self.members, totals[name]
             )

@@ -23,6 +23,9 @@ from mpt_jax.training.signals import StopFlag, stop_on_signal
 Batch = Mapping[str, Any]
 Metrics = Mapping[str, Any]
 
+_OWNERS = {"member_ids", "task_ids", "decoder_loss_weights"}
+"""What says whose the positions of a batch are; all else may be large."""
+
 
 class Diverged(UserError):
     """A member's loss or parameters are no longer finite; nothing of that state was saved."""
@@ -193,7 +196,7 @@ class _Run:
     diverged: set[int] = dataclasses.field(default_factory=set)
     """Members that are no longer finite; only where that is tolerated."""
     pending: list[tuple[int, Batch, Metrics]] = dataclasses.field(default_factory=list)
-    """Steps whose numbers nobody has looked at."""
+    """Steps whose numbers nobody has looked at, with whose positions they had."""
     latest_score: tuple[int, float] = (-1, 0.0)
     """Step and mean over the members of the last evaluation."""
     window: list[Metrics] = dataclasses.field(default_factory=list)
@@ -227,7 +230,7 @@ class _Run:
                 self._note_compiling(time.monotonic() - before, batch)
             self.state, metrics = step_fn(self.state, backbone, placed)
             step += 1
-            self.pending.append((step, batch, metrics))
+            self.pending.append((step, {n: batch[n] for n in _OWNERS & batch.keys()}, metrics))
             last = step == timetable.steps
             stopping = stop.agreed(step, timetable.log_period)
             evaluating = last or _due(step, timetable.eval_period)
@@ -344,7 +347,7 @@ class _Run:
 
     def _tasks_in(self, batch: Batch, member: int) -> list[str]:
         names = list(self.fleet.tasks[member])
-        if not {"member_ids", "task_ids", "decoder_loss_weights"} <= batch.keys():
+        if not batch.keys() >= _OWNERS:
             return names
         mine = (np.asarray(batch["member_ids"]) == member) & (
             np.asarray(batch["decoder_loss_weights"]) > 0

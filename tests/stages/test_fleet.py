@@ -99,6 +99,13 @@ def test_a_setting_alone_is_the_one_of_the_population(
         assert alone["validation"] == pytest.approx(beside["validation"], abs=1e-5)
 
 
+def test_a_population_reads_recorded_teachers(toy, whole_job, distilled_population, tmp_path):
+    """Every member its own rows', whichever layers and sources it has."""
+    given = {"TEACHER_DIR": whole_job / "teach", "TEACHER_CACHE": tmp_path / "cache"}
+    assert toy.run("distill", tmp_path / "run", *population(*SETTINGS), **given) == 0
+    assert_close(toy.prompts(tmp_path / "run"), toy.prompts(distilled_population))
+
+
 def test_settings_of_a_population_differ_as_they_say(toy, distilled_population):
     prompts = toy.prompts(distilled_population)
     shapes = {n: array.shape for n, array in prompts.items() if ":u" in n and "seed0" in n}

@@ -71,6 +71,10 @@ def test_two_processes(toy, whole_job, tmp_path):
             toy.flags("teach", folder / "teach"),
             toy.flags("distill", folder / "distill", TEACHER_DIR=str(whole_job / "teach")),
             toy.flags(
+                "distill", folder / "cached",
+                TEACHER_DIR=str(whole_job / "teach"), TEACHER_CACHE=str(folder / "states"),
+            ),
+            toy.flags(
                 "adapt", folder / "adapt",
                 TEACHER_DIR=str(whole_job / "teach"), SOURCE_DIR=str(whole_job / "distill"),
             ),
@@ -79,6 +83,8 @@ def test_two_processes(toy, whole_job, tmp_path):
     )  # fmt: skip
     for stage in STAGES:
         assert_close(toy.prompts(folder / stage), toy.prompts(whole_job / stage))
+    assert_close(toy.prompts(folder / "cached"), toy.prompts(whole_job / "distill"))
+    assert len(list((folder / "states").glob("toy_*-train-*/manifest.json"))) == 3
     assert "teach is done" in outputs[0] and "is done" not in outputs[1]
     found, expected = (
         json.loads((place / "results.json").read_text())["scores"]

@@ -86,6 +86,17 @@ def test_a_published_shape_needs_no_weights(capsys):
     assert total(plan)["count"] <= 2
 
 
+def test_a_step_that_reads_recorded_teachers(capsys):
+    flags = ("--tasks=2", ONE_VARIANT)
+    (live,) = planned(capsys, "distill", *flags)
+    (cached,) = planned(capsys, "distill", *flags, TEACHER_CACHE="nowhere")
+    states = cached["rows"] * (40 + 16) * 128 * 4 // cached["devices"]
+    tokens = cached["rows"] * 40 * 4 // cached["devices"]  # with the teachers' virtual ids
+    teachers = 2 * 12 * 128 * 4
+    assert cached["arguments"] == live["arguments"] + states - tokens - teachers
+    assert cached["useful_flops"] < 0.8 * live["useful_flops"]
+
+
 def test_what_does_not_fit_is_said(capsys, monkeypatch):
     from mpt_jax.planning import topologies
 

@@ -127,9 +127,12 @@ def test_finished_trials_are_not_repeated_and_the_status_shows_them(
 
 @pytest.mark.slow
 def test_two_workers_share_the_trials_and_populations_of_one_end_the_same(finished, toy, tmp_path):
-    """Each setting trained alone, by either of two processes, is the one of the population."""
-    folder, ledger = tmp_path / "runs", str(tmp_path / "journal.log")
-    words = toy.sweep(folder, f"--storage={ledger}", POPULATION=1)
+    """Each setting trained alone, by either of two processes, is the one of the population.
+
+    The two share a cache of the teachers' states, and the population had none.
+    """
+    folder, ledger, states = tmp_path / "runs", str(tmp_path / "journal.log"), tmp_path / "states"
+    words = toy.sweep(folder, f"--storage={ledger}", POPULATION=1, TEACHER_CACHE=states)
     processes = [start(words) for _ in range(2)]
     outputs = [process.communicate(timeout=900)[0] for process in processes]
     assert [process.returncode for process in processes] == [0, 0], outputs
@@ -137,6 +140,7 @@ def test_two_workers_share_the_trials_and_populations_of_one_end_the_same(finish
     assert [t.state for t in sweep.trials] == ["done"] * SETTINGS
     trained = [len(re.findall(r"^population p\d+", output, re.M)) for output in outputs]
     assert sum(trained) == SETTINGS and min(trained) > 0
+    assert len(list(states.glob("toy_*-train-*"))) == len(list(states.iterdir())) == 3
     assert_same_scores(sweep, expected)
     # adapt starts where distill ended, so that roundings of both add up; its steps are up to 0.3 long.
     for stage, atol in (("distill", 1e-5), ("adapt", 1e-3)):

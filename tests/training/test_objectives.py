@@ -123,14 +123,16 @@ def test_members_may_have_their_own_settings(toy):
 def test_recorded_teacher_outputs_replace_the_teacher_pass(toy, layers):
     objective = distillation(toy, layers=layers)
     frozen = objective.frozen(toy.backbone)
-    recorded = jax.jit(objective.teacher_outputs)(frozen, toy.batch)
-    assert recorded["teacher_hidden_encoder"].shape[1] == {"last": 1, "all": 2}[layers]
+    recorded = jax.jit(objective.teacher_states)(frozen, toy.batch)
+    assert recorded["teacher_hidden_encoder"].shape[2] == {"last": 1, "all": 2}[layers]
+    for key, field in objective.recorded_fields.items():
+        assert recorded[key].shape[2:] == field.shape and recorded[key].dtype == field.dtype
     live, _ = evaluate(objective, toy)
     batch = {k: v for k, v in toy.batch.items() if k != "teacher_encoder_input_tokens"}
     cached, _ = evaluate(objective, toy, {**batch, **recorded})
     np.testing.assert_allclose(cached, live, rtol=1e-5)
-    del recorded["teacher_logits"]
-    with pytest.raises(ValueError, match="expected .*'teacher_logits'"):
+    del recorded["teacher_hidden_decoder"]
+    with pytest.raises(ValueError, match="expected .*'teacher_hidden_decoder'"):
         evaluate(objective, toy, {**batch, **recorded})
 
 
