@@ -64,7 +64,7 @@ def run_files(found: Mapping[str, Object]) -> Mapping[str, Object]:
     """What later stages want of a run directory, or of a folder of prompts.
 
     Of checkpoints that is their records; of a run of prompt-tuning, which also has T5X's checkpoints, the
-    arrays.
+    arrays. Locks are of no use to them, and change.
     """
     arrays = any(name.startswith("numpy_checkpoints/") for name in found)
 
@@ -73,7 +73,7 @@ def run_files(found: Mapping[str, Object]) -> Mapping[str, Object]:
             return name.endswith("/record/metadata")
         if arrays and re.match(r"checkpoint_\d+(/|$)", name):
             return False
-        return "tfevents" not in name
+        return "tfevents" not in name and not name.startswith(".")
 
     return {name: one for name, one in found.items() if wanted(name)}
 

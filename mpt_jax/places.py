@@ -53,6 +53,12 @@ def is_address(path: object) -> bool:
     return _ADDRESS.match(str(path)) is not None
 
 
+def is_bucket(path: object) -> bool:
+    """Whether an address is a bucket's, and not a database's or some other."""
+    match = _ADDRESS.match(str(path))
+    return match is not None and match[1].lower() in _SCHEMES
+
+
 def join(root: str | os.PathLike[str], *names: str) -> str:
     """A place below `root`, which may be an address."""
     if is_address(root):

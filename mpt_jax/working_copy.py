@@ -25,6 +25,7 @@ _CHECKPOINT_MARKER = "record/metadata"
 _RUN_MARKERS = ("run.json", "manifest.json")
 _PASSING = re.compile(r"(^|/)\.|\.tmp$|\.unfinished(/|$)|\.orbax-checkpoint-tmp")
 _AT_ONCE = 8
+_TRIES = 5  # for a listing of which nothing was removed before it was fetched
 T = TypeVar("T")
 
 
@@ -49,7 +50,19 @@ class WorkingCopy:
         self._there: dict[str, Object] = {}
 
     def pull(self) -> None:
-        """Makes the local folder what the bucket holds; half a checkpoint is left out."""
+        """Makes the local folder what the bucket holds; half a checkpoint is left out.
+
+        Others may write there meanwhile: where an object went after the listing, there is another one.
+        """
+        for _ in range(_TRIES):
+            with contextlib.suppress(FileNotFoundError):
+                self._pull()
+                return
+        raise UserError(
+            f"{self.bucket.address}: what is there is removed before it can be fetched; which process does?"
+        )
+
+    def _pull(self) -> None:
         found = self.bucket.objects()
         whole = {name for name in found if _is_whole(name, found)}
         if self._writes:
@@ -95,9 +108,8 @@ class WorkingCopy:
             try:
                 self.bucket.files.get_file(self.bucket.at(name), str(target))
             except FileNotFoundError:
-                raise UserError(
-                    f"{self.bucket.at(name)} was removed meanwhile; does another process write there?"
-                ) from None
+                target.unlink(missing_ok=True)
+                raise
         self._here[name] = _state(target)
 
     def _upload(self, name: str) -> None:

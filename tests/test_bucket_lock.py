@@ -29,7 +29,7 @@ def test_a_second_writer_is_refused_while_the_first_lives(at, capsys):
     with bucket_lock.bucket_lock(at):
         assert "process" in bucket_lock.owner(at)
         with (
-            pytest.raises(UserError, match="is writing MODEL_DIR gs://bucket/run"),
+            pytest.raises(UserError, match="is writing gs://bucket/run"),
             bucket_lock.bucket_lock(at),
         ):
             pass

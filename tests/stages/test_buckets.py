@@ -171,7 +171,7 @@ def test_two_writers_are_refused(toy, bucket, places, tmp_path, capsys, monkeypa
     first = start(words, tmp_path / "1.txt")
     wait_for(bucket / "run" / "checkpoints", [first], [tmp_path / "1.txt"])
     assert main(words) == 1
-    assert "is writing MODEL_DIR gs://bucket/run" in capsys.readouterr().err
+    assert "is writing gs://bucket/run" in capsys.readouterr().err
     first.kill()
     first.wait()
 

@@ -23,8 +23,11 @@ SETUP = Setup(
 )
 
 
-@pytest.fixture(params=["sqlite", "journal"])
+@pytest.fixture(params=["sqlite", "journal", "bucket"])
 def storage(request, tmp_path):
+    if request.param == "bucket":
+        request.getfixturevalue("bucket")
+        return "gs://bucket/ledger"
     return None if request.param == "sqlite" else str(tmp_path / "journal.log")
 
 
@@ -36,7 +39,7 @@ def quick_claims(monkeypatch):
 def opened(tmp_path, storage=None, **changes):
     setup = dataclasses.replace(SETUP, **changes)
     settings = resolve(setup.space, ("a", "b"), lambda names: (names,))
-    return Ledger(storage, tmp_path, setup, settings)
+    return Ledger(storage, str(tmp_path), setup, settings)
 
 
 def tell(ledger, population, score=0.5):
@@ -125,7 +128,9 @@ def test_another_sweep_is_refused_and_more_workers_are_not(tmp_path):
     with pytest.raises(UserError, match="cannot be opened"):
         opened(tmp_path, storage="nosuchdatabase://there")
     with pytest.raises(UserError, match="no sweep"):
-        Ledger(None, tmp_path / "other", SETUP, resolve(SETUP.space, ("a",), tuple), joins=False)
+        Ledger(
+            None, str(tmp_path / "other"), SETUP, resolve(SETUP.space, ("a",), tuple), joins=False
+        )
 
 
 @pytest.mark.parametrize("sampler", ["random", "tpe"])
@@ -175,27 +180,30 @@ def test_the_better_half_by_the_first_seed_is_kept(tmp_path):
     assert not everything.prunes(population[0].number)
 
 
-def test_a_worker_is_alive_until_its_process_ends(tmp_path):
+def test_a_worker_is_alive_until_its_process_ends(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     beats = {}
-    with Worker(tmp_path, beats.__setitem__) as worker, Worker(tmp_path, lambda *_: None) as other:
+    with Worker(beats.__setitem__) as worker, Worker(lambda *_: None) as other:
         assert worker.is_alive(other.name, {}) and worker.is_alive(worker.name, {})
         code = (
-            "import sys, time; from pathlib import Path\n"
+            "import time\n"
             "from mpt_jax.stages.sweep_workers import Worker\n"
-            "with Worker(Path(sys.argv[1]), lambda *_: None) as w:\n"
+            "with Worker(lambda *_: None) as w:\n"
             "    print(w.name, flush=True); time.sleep(100)"
         )
-        process = subprocess.Popen(
-            [sys.executable, "-c", code, str(tmp_path)], stdout=subprocess.PIPE, text=True
-        )
+        process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
         name = process.stdout.readline().strip()
         now = {name: time.time()}
-        assert worker.is_alive(name, {})
+        assert worker.is_alive(name, {}) and worker.was_seen(name, {}, {})
         process.kill()
         process.communicate()
         assert not worker.is_alive(name, now)  # whatever it said last
+        assert not worker.was_seen(name, now, now)
         # Of another machine the beats are all there is.
         elsewhere = {"far-1-abc": time.time(), "far-2-abc": time.time() - 2 * GRACE_SECONDS}
         assert [worker.is_alive(n, elsewhere) for n in elsewhere] == [True, False]
+        later = {"far-1-abc": time.time() + 1}
+        assert not worker.was_seen("far-1-abc", elsewhere, elsewhere)
+        assert worker.was_seen("far-1-abc", elsewhere, later)
         assert beats[worker.name] > 0
     assert beats[worker.name] == 0.0
