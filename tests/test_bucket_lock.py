@@ -78,6 +78,31 @@ def test_an_owner_that_is_just_ending_is_waited_for(at, monkeypatch):
     assert done == ["first", "second"]
 
 
+def test_who_is_patient_waits_however_long_the_owner_lives(at, capsys):
+    held, done = threading.Event(), []
+
+    def first():
+        with bucket_lock.bucket_lock(at):
+            held.set()
+            time.sleep(1.0)
+            done.append("first")
+
+    thread = threading.Thread(target=first)
+    thread.start()
+    held.wait()
+    with bucket_lock.bucket_lock(at, patient=True):
+        done.append("second")
+    thread.join()
+    assert done == ["first", "second"] and capsys.readouterr().err == ""
+
+
+def test_an_owner_of_another_machine_counts_as_long_as_it_may_live(at, monkeypatch):
+    leave_lock(at, machine="another")
+    assert bucket_lock.owner(at) == "it"
+    monkeypatch.setattr(bucket_lock, "DEAD_SECONDS", 0.0)
+    assert bucket_lock.owner(at) is None
+
+
 def test_of_many_that_take_over_one_wins(at):
     leave_lock(at, process=2**22 + 1)
     won, lost, begin = [], [], threading.Barrier(8)

@@ -1,5 +1,6 @@
 """Whole jobs whose run directories, stores, prompts and backbone are all in a bucket."""
 
+import json
 import os
 import shutil
 import signal
@@ -13,6 +14,7 @@ import numpy as np
 import pytest
 
 from mpt_jax.cli import main
+from mpt_jax.stages import sweep, sweep_workers
 from mpt_jax.training import checkpoints
 
 LONG = {"TRAIN_STEPS": 400, "CHECKPOINT_PERIOD": 20, "EVAL_PERIOD": 100}
@@ -234,3 +236,39 @@ def test_a_paper_table_in_a_bucket(toy, bucket, places, capsys):
     assert main([*words, "--status"]) == 0
     shown = capsys.readouterr().out
     assert "done" in shown and not {"missing", "partial", "running"} & set(shown.split())
+
+
+@pytest.mark.slow
+def test_a_sweep_in_a_bucket_goes_on_on_another_machine(
+    toy, bucket, places, tmp_path, capsys, monkeypatch, start
+):
+    """The second worker has nothing of the first one's disk, and hears of its death by its silence."""
+    pytest.importorskip("optuna", reason="pip install 'mpt_jax[sweep]'")
+    words = toy.sweep("gs://bucket/sweep", **places, SPACE=({"rank": 2},), SWEEP_SEEDS=1)
+    assert main([*words, "--status"]) == 1
+    assert "no sweep: gs://bucket/sweep/.ledger does not exist" in capsys.readouterr().err
+    assert main([*words, "--dry_run"]) == 0
+    assert not (bucket / "sweep").exists()
+    first = start(words, tmp_path / "1.txt")
+    distill = bucket / "sweep" / "populations" / "p0000" / "distill"
+    wait_for(distill / "checkpoints", [first], [tmp_path / "1.txt"])
+    first.kill()
+    first.wait()
+    done = bucket / "sweep" / "teachers" / "p3" / "run.json"
+    before = done.stat().st_mtime_ns
+
+    forget_cache()
+    monkeypatch.setattr(sweep_workers, "GRACE_SECONDS", 1.0)
+    monkeypatch.setattr(sweep, "BEAT_SECONDS", 1.0)
+    capsys.readouterr()
+    assert main(words) == 0
+    shown = capsys.readouterr().out
+    assert "takes over population p0000" in shown
+    assert "report: gs://bucket/sweep/report.md" in shown
+    assert done.stat().st_mtime_ns == before
+    toy.members(distill)
+    record = json.loads((bucket / "sweep" / "sweep.json").read_text())
+    assert [trial["state"] for trial in record["trials"]] == ["done", "done"]
+    assert (bucket / "sweep" / "plots" / "trials.png").is_file()
+    assert main([*words, "--status"]) == 0
+    assert "best: trial" in capsys.readouterr().out

@@ -4,11 +4,14 @@ import dataclasses
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
 from mpt_jax.errors import UserError
+from mpt_jax.places import Bucket
 from mpt_jax.stages import sweep_ledger
+from mpt_jax.stages.sweep_journal import BucketJournal
 from mpt_jax.stages.sweep_ledger import Ledger
 from mpt_jax.stages.sweep_setup import Setup
 from mpt_jax.stages.sweep_space import Range, Setting, Space, resolve
@@ -156,10 +159,49 @@ def test_samplers_draw_so_many_trials_together_and_populations_that_compile_alik
 
 def test_no_setting_is_drawn_twice(tmp_path):
     space = Space(Setting(prompt_length=3), ({"rank": (1, 2), "weight": (0.0, 0.9)},))
-    ledger = opened(tmp_path, sampler="random", trials=9, space=space, population=8)
+    journal = str(tmp_path / "journal.log")
+    ledger = opened(tmp_path, journal, sampler="random", trials=9, space=space, population=8)
     (population,) = ledger.ask("one")
     assert len({t.setting for t in population}) == len(population) == 4
     assert ledger.ask("one") == []
+
+
+def test_workers_that_write_at_once_lose_nothing(bucket):
+    journals = [BucketJournal("gs://bucket/ledger") for _ in range(4)]
+
+    def write(worker):
+        for number in range(10):
+            journals[worker].append_logs([{"worker": worker, "number": number}])
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(write, range(4)))
+    entries = BucketJournal("gs://bucket/ledger").read_logs(0)
+    assert all(journal.read_logs(0) == entries for journal in journals)
+    for worker in range(4):
+        own = [entry["number"] for entry in entries if entry["worker"] == worker]
+        assert own == list(range(10))
+    assert journals[0].read_logs(38) == entries[38:] and journals[0].read_logs(40) == []
+
+
+def test_an_entry_whose_answer_was_lost_is_written_once(bucket, monkeypatch):
+    journal, write = BucketJournal("gs://bucket/ledger"), Bucket.write
+
+    def write_twice(self, name, data, *, new=False):
+        write(self, name, data, new=new)
+        write(self, name, data, new=new)  # as a client does that hears nothing of the first one
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Bucket, "write", write_twice)
+        journal.append_logs([{"worker": 0}])
+    journal.append_logs([{"worker": 1}])
+    assert journal.read_logs(0) == [{"worker": 0}, {"worker": 1}]
+
+
+def test_a_store_without_conditions_is_refused(bucket, monkeypatch):
+    write = Bucket.write
+    monkeypatch.setattr(Bucket, "write", lambda self, name, data, new: write(self, name, data))
+    with pytest.raises(UserError, match="give --storage"):
+        opened(bucket, "gs://bucket/ledger")
 
 
 def test_the_better_half_by_the_first_seed_is_kept(tmp_path):
