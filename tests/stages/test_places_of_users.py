@@ -18,8 +18,6 @@ def test_a_gin_file_and_a_task_file(toy, bucket, capsys):
     assert "TRAIN_STEPS = 3" in capsys.readouterr().out
     assert main([*words, "--dry_run", "--task_module=gs://bucket/my_tasks.py"]) == 1
     assert "this was run" in capsys.readouterr().err
-    assert main([*words, "--dry_run", "--gin_search_paths=gs://bucket"]) == 1
-    assert "no addresses" in capsys.readouterr().err
     assert main([*words, "--dry_run", "--gin_file=gs://bucket/none.gin"]) == 1
     assert "gin file gs://bucket/none.gin: nothing is there" in capsys.readouterr().err
 
