@@ -83,11 +83,10 @@ def with_neighbours(path: str | os.PathLike[str], names: Collection[str], what: 
     if not is_address(path):
         return Path(path)
     parent, _, name = str(path).rstrip("/").rpartition("/")
-    # Each by itself: the folder may hold a million others.
-    found = {n: Bucket(f"{parent}/{n}").objects().get("") for n in {name, *names}}
-    if found[name] is None:
+    found = Bucket(parent).some({name, *names})  # the folder may hold a million others
+    if name not in found:
         raise UserError(f"{what} {path}: nothing is there")
-    return _copy(Bucket(parent), {n: one for n, one in found.items() if one is not None}) / name
+    return _copy(Bucket(parent), found) / name
 
 
 def prompts(path: str | os.PathLike[str]) -> Path:

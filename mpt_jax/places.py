@@ -10,7 +10,7 @@ import datetime
 import importlib
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -170,6 +170,11 @@ class Bucket:
             below = name.strip("/").removeprefix(root).lstrip("/")
             objects[below] = Object(int(info["size"] or 0), _version(info), _time(info))
         return objects
+
+    def some(self, names: Iterable[str]) -> dict[str, Object]:
+        """Those of these names that are objects; each is asked for, whatever else lies there."""
+        found = {name: Bucket(self.at(name)).objects().get("") for name in names}
+        return {name: one for name, one in found.items() if one is not None}
 
     def names(self) -> list[str]:
         """The names directly below the address, folders among them."""

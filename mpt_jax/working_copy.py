@@ -11,7 +11,7 @@ import contextlib
 import os
 import re
 import uuid
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TypeVar
@@ -38,14 +38,16 @@ class WorkingCopy:
       wanted: which files are fetched from the bucket, by name.
       writes: False where another process of the run tells the bucket.
       before_push: called before anything is uploaded.
+      listing: what there is, of which some is wanted.
     """
 
     def __init__(
         self, bucket: Bucket, path: Path, wanted: Callable[[str], bool] = lambda name: True,
         writes: bool = True, before_push: Callable[[], None] = lambda: None,
+        listing: Callable[[Bucket], Mapping[str, Object]] = Bucket.objects,
     ):  # fmt: skip
         self.bucket, self.path, self._wanted, self._writes = bucket, path, wanted, writes
-        self._before_push = before_push
+        self._before_push, self._listing = before_push, listing
         self._here: dict[str, tuple[int, int]] = {}  # size and time of the files that both have
         self._there: dict[str, Object] = {}
 
@@ -63,7 +65,7 @@ class WorkingCopy:
         )
 
     def _pull(self) -> None:
-        found = self.bucket.objects()
+        found = self._listing(self.bucket)
         whole = {name for name in found if _is_whole(name, found)}
         if self._writes:
             for name in filter(self._wanted, sorted(found.keys() - whole)):
@@ -127,6 +129,7 @@ def working_copy(
     wanted: Callable[[str], bool] = lambda name: True,
     writes: bool = True,
     before_push: Callable[[], None] = lambda: None,
+    listing: Callable[[Bucket], Mapping[str, Object]] = Bucket.objects,
 ) -> Iterator[WorkingCopy]:
     """A local folder with what is at `address`, for the length of a `with` block.
 
@@ -136,13 +139,14 @@ def working_copy(
       wanted: which files are fetched, by name; all others stay where they are.
       writes: False: the bucket is never changed.
       before_push: called before anything is uploaded.
+      listing: finds what is there, where a whole folder's listing could be long.
 
     Raises:
       UserError: the bucket cannot be reached.
     """
     bucket = Bucket(address)
     with _own_folder(bucket.address.rpartition("/")[2]) as folder:
-        copy = WorkingCopy(bucket, folder, wanted, writes, before_push)
+        copy = WorkingCopy(bucket, folder, wanted, writes, before_push, listing)
         copy.pull()
         _open_copies.append(copy)
         try:

@@ -49,9 +49,3 @@ def test_of_a_folder_of_data_sets_one_is_fetched(bucket):
     assert [path.name for path in folder.iterdir()] == [head]
     with pytest.raises(UserError, match="DATA_DIR gs://bucket/none: nothing is there"):
         data_folder(data_set, "gs://bucket/none", "folder")
-
-
-def test_what_is_changed_in_place_is_refused(bucket, capsys):
-    (bucket / "all.safetensors").write_bytes(b"")
-    assert main(["add-task", "gs://bucket/all.safetensors", "--source=new.safetensors"]) == 1
-    assert "name a new file with --output" in capsys.readouterr().err
