@@ -15,7 +15,7 @@ reason and stops no other.
 import argparse
 import functools
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import jax
 from rich.console import Console
@@ -138,11 +138,11 @@ def run(
 def _work(ledger: Ledger, worker: Worker, trainer: Trainer, console: Console) -> None:
     """Trains populations until none is left: first those of dead workers, then new ones.
 
-    Whose worker gave no sign since this one began may be lost as well, to the machine that this one
-    replaces, say: that is waited for.
+    One that nothing is left for ends when the others have shown that they are at work still: who died a
+    moment ago is not known to be dead yet, and nobody else might come to take over.
     """
-    before = ledger.beats()
     busy: set[str] = set()  # told to be dead, but a process holds its run directories
+    before: Mapping[str, float] | None = None  # the beats when nothing was left
     while True:
         beats = ledger.beats()
         lost = ledger.stale(functools.partial(worker.is_alive, beats=beats))
@@ -155,6 +155,7 @@ def _work(ledger: Ledger, worker: Worker, trainer: Trainer, console: Console) ->
         else:
             work = ledger.ask(worker.name)
         if not work:
+            before = before or beats
             if all(
                 trial.population in busy or worker.was_seen(trial.worker, before, beats)
                 for trial in ledger.trials()
@@ -162,6 +163,8 @@ def _work(ledger: Ledger, worker: Worker, trainer: Trainer, console: Console) ->
             ):
                 return
             time.sleep(BEAT_SECONDS / 3)
+            continue
+        before = None
         for population in work:
             console.rule(_announced(population, ledger), align="left")
             try:

@@ -3,16 +3,19 @@
 import dataclasses
 import subprocess
 import sys
+import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+from rich.console import Console
 
 from mpt_jax.errors import UserError
 from mpt_jax.places import Bucket
-from mpt_jax.stages import sweep_ledger
+from mpt_jax.stages import sweep, sweep_ledger, sweep_workers
 from mpt_jax.stages.sweep_journal import BucketJournal
 from mpt_jax.stages.sweep_ledger import Ledger
+from mpt_jax.stages.sweep_population import Trainer
 from mpt_jax.stages.sweep_setup import Setup
 from mpt_jax.stages.sweep_space import Range, Setting, Space, resolve
 from mpt_jax.stages.sweep_trial import DONE, FAILED, PRUNED, RUNNING, WAITING
@@ -220,6 +223,41 @@ def test_the_better_half_by_the_first_seed_is_kept(tmp_path):
     (population,) = everything.ask("one")
     everything.note_first(population[0].number, 0.1)
     assert not everything.prunes(population[0].number)
+
+
+@pytest.mark.parametrize("lives", [False, True])
+def test_who_has_nothing_left_waits_for_a_sign_of_the_others(tmp_path, monkeypatch, lives):
+    """Or for their death, where nobody else could take over what they have begun."""
+    monkeypatch.setattr(sweep_workers, "GRACE_SECONDS", 1.0)
+    monkeypatch.setattr(sweep, "BEAT_SECONDS", 0.3)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    ledger = opened(tmp_path, str(tmp_path / "journal.log"), population=6)
+    (left, *_) = ledger.ask("far-1-a")
+    ledger.beat("far-1-a", time.time())
+
+    class Quick(Trainer):
+        def __init__(self):
+            pass
+
+        def train(self, population):
+            tell(ledger, population)
+
+    def beat():
+        while not ended.wait(0.1):
+            ledger.beat("far-1-a", time.time())
+
+    ended = threading.Event()
+    other = threading.Thread(target=beat)
+    if lives:
+        other.start()
+    try:
+        with Worker(ledger.beat) as worker:
+            sweep._work(ledger, worker, Quick(), Console(quiet=True))
+    finally:
+        ended.set()
+    found = ledger.trials_by_number()
+    assert {found[t.number].state for t in left} == {RUNNING if lives else DONE}
+    assert {t.state for t in found.values() if t.number not in {t.number for t in left}} == {DONE}
 
 
 def test_a_worker_is_alive_until_its_process_ends(tmp_path, monkeypatch):
