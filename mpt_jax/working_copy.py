@@ -201,12 +201,15 @@ def new_output(path: str | os.PathLike[str]) -> Iterator[Path]:
     with _own_folder("output") as folder:
         made = folder / bucket.address.rpartition("/")[2]
         yield made
-        copy = WorkingCopy(bucket, made)
-        if made.is_dir():
-            copy.push()
-        else:
+        # All of a folder's files, hidden ones too: the names of Zarr's begin with a dot.
+        files = [path for path in (made, *made.rglob("*")) if path.is_file()]
+
+        def upload(path: Path) -> None:
+            name = "" if path == made else path.relative_to(made).as_posix()
             with bucket.in_words():
-                bucket.files.put_file(str(made), bucket.address)
+                bucket.files.put_file(str(path), bucket.at(name))
+
+        _each(upload, files)
 
 
 def _copy_of(path: Path) -> WorkingCopy | None:
