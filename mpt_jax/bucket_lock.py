@@ -1,4 +1,4 @@
-"""Who may write a run directory in a bucket: a lock that is an object there, kept alive by its owner.
+"""Who may write in a folder of a bucket: a lock that is an object there, kept alive by its owner.
 
 A bucket has no locks that end with their process. The owner's object says who it is, and counts up every few
 seconds. One that has not counted for a minute is dead, and is taken over by the object of the next number,
