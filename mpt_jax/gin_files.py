@@ -38,7 +38,7 @@ def find(name: str, search_paths: Sequence[str] = ()) -> str:
         return name
     # The last one makes 'mpt_jax/gin/runs/x.gin' work, as T5X users write paths from the package on.
     folders = ["", *search_paths, str(SHIPPED), str(SHIPPED.parent.parent)]
-    for folder in folders if not Path(name).is_absolute() else [""]:
+    for folder in folders:
         place = join(folder, name)
         if exists(place) if is_address(place) else Path(place).is_file():
             return place

@@ -57,7 +57,9 @@ def run(path: str, source: str, tasks: Sequence[str] = (), output: str | None = 
         refuse_existing_output(output)
     added = load_prompt_file(fetched.prompts(source))
     added = added.take(tasks) if tasks else added
-    with _to_change(path) if output is None else _to_read(path) as place:
+    reading = contextlib.nullcontext(path) if output else _to_change(path)
+    with reading as changed:
+        place = fetched.prompts(changed)
         target = load_prompt_file(place / factors.FILE if place.is_dir() else place)
         _check(target, added, path, source)
         if not place.is_dir():
@@ -69,13 +71,7 @@ def run(path: str, source: str, tasks: Sequence[str] = (), output: str | None = 
             raise UserError(
                 f"{path} is a folder, which gets a file for each task; leave out --output."
             )
-    for line in said:
-        Console(highlight=False, soft_wrap=True).print(line, markup=False)
-
-
-@contextlib.contextmanager
-def _to_read(path: str) -> Iterator[Path]:
-    yield fetched.prompts(path)
+    Console(highlight=False, soft_wrap=True).print("\n".join(said), markup=False)
 
 
 @contextlib.contextmanager
@@ -87,20 +83,19 @@ def _to_change(path: str) -> Iterator[Path]:
     if not is_address(path):
         yield Path(path)
         return
-    found = Bucket(path).objects()
+    bucket = Bucket(path)
+    found = bucket.objects()
     if not found:
         raise UserError(f"prompts {path}: nothing is there")
-    folder, _, name = path.rstrip("/").rpartition("/") if "" in found else (path, "", "")
-    listing = functools.partial(Bucket.some, names=(name, factors.FILE)) if name else Bucket.objects
+    folder, _, name = (
+        bucket.address.rpartition("/") if set(found) == {""} else (bucket.address, "", "")
+    )
+    needed = functools.partial(Bucket.some, names=[n for n in (name, factors.FILE) if n])
     with (
         bucket_lock(Bucket(folder)) as check,
-        working_copy(folder, wanted=_is_beside, before_push=check, listing=listing) as copy,
+        working_copy(folder, before_push=check, listing=needed) as copy,
     ):
         yield copy.path / name
-
-
-def _is_beside(name: str) -> bool:
-    return "/" not in name and name.endswith(".safetensors")
 
 
 def _write_each(added: PromptFile, folder: Path) -> list[str]:

@@ -163,7 +163,8 @@ def run_all(
                 f"{run.name} is there with other settings ({different}): give another --model_dir, or "
                 f"remove {run.place}"
             )
-        elif state == RUNNING and not is_address(run.place):  # there, who takes its lock makes sure
+        elif state == RUNNING and (changes(run) or not is_address(run.place)):
+            # In a bucket its owner may just have died: who takes the lock makes sure.
             wrong.append(f"{run.name} is being made by another process")
         elif failure := _run_one(run, launch, run.words(gin_words, task_modules)):
             wrong.append(f"{run.name} failed: {failure} ({shown(run.failure_file)})")
