@@ -1,5 +1,6 @@
 """Whole jobs whose run directories, stores, prompts and backbone are all in a bucket."""
 
+import dataclasses
 import json
 import os
 import shutil
@@ -12,9 +13,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from rich.console import Console
 
+from mpt_jax.bucket_lock import bucket_lock
 from mpt_jax.cli import main
+from mpt_jax.places import Bucket
 from mpt_jax.stages import sweep, sweep_workers
+from mpt_jax.stages.command_runs import RUNNING, Run, all_runs, run_all, state_of
 from mpt_jax.training import checkpoints
 
 LONG = {"TRAIN_STEPS": 400, "CHECKPOINT_PERIOD": 20, "EVAL_PERIOD": 100}
@@ -272,3 +277,16 @@ def test_a_sweep_in_a_bucket_goes_on_on_another_machine(
     assert (bucket / "sweep" / "plots" / "trials.png").is_file()
     assert main([*words, "--status"]) == 0
     assert "best: trial" in capsys.readouterr().out
+
+
+def test_a_run_whose_owner_may_be_dead_is_tried(bucket):
+    """Its lock says so only after a minute; meanwhile the command that takes the lock waits for it."""
+    tried = []
+    with all_runs("gs://bucket/runs") as root, bucket_lock(Bucket("gs://bucket/runs/a")):
+        run = Run("teach", "a", root / "a", {"TRAIN_STEPS": "3"})
+        assert state_of(run) == RUNNING
+        assert run_all([run], tried.append, (), (), Console(quiet=True)) == []
+        assert tried == [["teach", "--gin.TRAIN_STEPS=3", "--model_dir=gs://bucket/runs/a"]]
+        other = dataclasses.replace(run, settings={"TRAIN_STEPS": "4"})
+        (wrong,) = run_all([other], tried.append, (), (), Console(quiet=True))
+        assert "is being made by another process" in wrong and len(tried) == 1
