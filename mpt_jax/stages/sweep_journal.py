@@ -15,6 +15,7 @@ from mpt_jax.errors import UserError
 from mpt_jax.places import Bucket
 
 _AT_ONCE = 16
+_FEW = 8  # entries that are read one by one; for more the folder is listed
 
 
 class BucketJournal:
@@ -42,13 +43,14 @@ class BucketJournal:
 
     def read_logs(self, log_number_from: int) -> list[dict[str, Any]]:
         """The entries from a number on."""
-        try:  # mostly there is none
-            texts = [self._read(log_number_from)]
-        except FileNotFoundError:
-            return []
-        numbers = sorted(int(name) for name in self._bucket.names() if name.isdecimal())
-        with ThreadPoolExecutor(_AT_ONCE) as pool:
-            texts += pool.map(self._read, numbers[numbers.index(log_number_from) + 1 :])
+        texts: list[bytes] = []
+        with contextlib.suppress(FileNotFoundError):
+            while len(texts) < _FEW:
+                texts.append(self._read(log_number_from + len(texts)))
+        if len(texts) == _FEW:
+            numbers = sorted(int(name) for name in self._bucket.names() if name.isdecimal())
+            with ThreadPoolExecutor(_AT_ONCE) as pool:
+                texts += pool.map(self._read, numbers[log_number_from + _FEW :])
         self._next = log_number_from + len(texts)
         return [json.loads(text) for text in texts]
 
