@@ -1,4 +1,4 @@
-"""Who may write a run directory in a bucket: a lock that is an object there, kept alive by its owner.
+"""Who may write in a folder of a bucket: a lock that is an object there, kept alive by its owner.
 
 A bucket has no locks that end with their process. The owner's object says who it is, and counts up every few
 seconds. One that has not counted for a minute is dead, and is taken over by the object of the next number,
@@ -31,16 +31,19 @@ _NAME = re.compile(r"\.lock\.(\d+)")
 
 
 @contextlib.contextmanager
-def bucket_lock(bucket: Bucket) -> Iterator[Callable[[], None]]:
+def bucket_lock(bucket: Bucket, *, patient: bool = False) -> Iterator[Callable[[], None]]:
     """Holds the lock of an address for the length of a `with` block; gives what ends a process that lost it.
 
     After a kill this waits until the owner is known to be dead: a process of this machine at once, another
     when it gave no sign for `DEAD_SECONDS`.
 
+    Args:
+      patient: wait for an owner that lives, however long it takes.
+
     Raises:
       UserError: another process writes there.
     """
-    number = _acquire(bucket)
+    number = _acquire(bucket, patient)
     stop = threading.Event()
     beats = threading.Thread(target=_beat, args=(bucket, number, stop), daemon=True)
     beats.start()
@@ -54,18 +57,24 @@ def bucket_lock(bucket: Bucket) -> Iterator[Callable[[], None]]:
 
 
 def owner(bucket: Bucket) -> str | None:
-    """Who holds the lock, or None; a dead owner counts for `DEAD_SECONDS` still."""
-    _, record = _latest(bucket)
+    """Who holds the lock, or None; a dead owner counts for `DEAD_SECONDS` still.
+
+    The bucket's clock and this machine's are taken to agree; whoever then takes the lock makes sure.
+    """
+    number, record = _latest(bucket)
     if record is None or record.get("free") or _is_dead_here(record):
         return None
-    return record["owner"]
+    written = Bucket(bucket.at(f".lock.{number}")).objects().get("")
+    if written is None or written.time is None or time.time() - written.time < DEAD_SECONDS:
+        return record["owner"]
+    return None
 
 
-def _acquire(bucket: Bucket) -> int:
+def _acquire(bucket: Bucket, patient: bool) -> int:
     while True:
         number, record = _latest(bucket)
         if record is not None and not record.get("free") and not _is_dead_here(record):
-            _wait_for_death(bucket, number, record)
+            _wait_for_death(bucket, number, record, patient)
         with contextlib.suppress(FileExistsError):
             mine = _about_me(0) | {"token": uuid.uuid4().hex}
             _write(bucket, number + 1, mine, new=True)
@@ -77,14 +86,15 @@ def _acquire(bucket: Bucket) -> int:
             return number + 1
 
 
-def _wait_for_death(bucket: Bucket, number: int, record: dict[str, Any]) -> None:
-    """Returns when the owner is gone. Raises UserError if it lives on."""
-    print(
-        f"mpt: {bucket.address} is locked by {record['owner']}; waiting up to {DEAD_SECONDS:.0f} s to see "
-        "whether that process lives",
-        file=sys.stderr,
-        flush=True,
-    )
+def _wait_for_death(bucket: Bucket, number: int, record: dict[str, Any], patient: bool) -> None:
+    """Returns when the owner is gone. Raises UserError if it lives on, unless patient."""
+    if not patient:
+        print(
+            f"mpt: {bucket.address} is locked by {record['owner']}; waiting up to {DEAD_SECONDS:.0f} s to "
+            "see whether that process lives",
+            file=sys.stderr,
+            flush=True,
+        )
     began = heard = time.monotonic()
     seen: tuple[int, dict[str, Any] | None] = number, record
     while time.monotonic() < heard + DEAD_SECONDS:
@@ -95,10 +105,9 @@ def _wait_for_death(bucket: Bucket, number: int, record: dict[str, Any]) -> None
         number, latest = now
         if latest is None or latest.get("free"):
             return
-        if heard > began + ENDING_SECONDS:
+        if heard > began + ENDING_SECONDS and not patient:
             raise UserError(
-                f"{latest['owner']} is writing MODEL_DIR {bucket.address}; wait for it, or give another "
-                "directory"
+                f"{latest['owner']} is writing {bucket.address}; wait for it, or give another place"
             )
 
 

@@ -124,7 +124,7 @@ GIN_HELP = """configuration:
                            working directory, --gin_search_paths and the shipped files
   --gin.NAME=VALUE         set a macro (--gin.TRAIN_STEPS=100) or a parameter (--gin.teach.run.seed=1);
                            strings need quotes inside: --gin.MODEL_DIR="'runs/a'"
-  --gin_search_paths=A,B   more folders to search
+  --gin_search_paths=A,B   more folders to search; they and FILE may be addresses (gs://, s3://)
 
 exit codes: 0 done, 1 something in the input must be mended, 2 wrong usage, 75 stopped by a signal with
 everything saved (the same command goes on from there)"""

@@ -4,7 +4,6 @@ Only `mpt_jax.cli` and tests import this module; library code takes plain argume
 dynamic registration (`from __gin__ import dynamic_registration`), as T5X's do.
 """
 
-import contextlib
 import functools
 import inspect
 import re
@@ -18,11 +17,7 @@ from typing import Any
 import gin
 
 from mpt_jax.errors import UserError, unknown_name
-from mpt_jax.fetched import local_copy
-from mpt_jax.places import is_address
-
-SHIPPED = Path(__file__).parent / "gin"
-"""The folder of shipped gin files, mpt_jax.gin."""
+from mpt_jax.gin_files import find, names_binding, reading
 
 
 @dataclass(frozen=True)
@@ -64,11 +59,7 @@ def split_flags(arguments: Sequence[str]) -> tuple[GinFlags, list[str]]:
         if flag == "--gin_file":
             files.append(value)
         elif flag == "--gin_search_paths":
-            if "://" in value:
-                raise UserError(
-                    f"{flag}={value}: folders of this machine are searched, no addresses"
-                )
-            search_paths += [path for path in re.split("[,:]", value) if path]
+            search_paths += [path for path in re.split(",|:(?!//)", value) if path]
         else:
             bindings.append(f"{flag.removeprefix('--gin.')} = {value}")
     return GinFlags(tuple(files), tuple(bindings), tuple(search_paths)), rest
@@ -83,23 +74,6 @@ def joined_flags(flags: GinFlags) -> tuple[str, ...]:
         for name, _, value in (binding.partition("=") for binding in flags.bindings)
     ]
     return (*paths, *files, *bindings)
-
-
-def find_gin_file(name: str, search_paths: Sequence[str] = ()) -> Path:
-    """The file that `--gin_file=name` means: in the working directory, a search path or the shipped ones.
-
-    Raises:
-      UserError: there is none; names the places searched and the nearest shipped files.
-    """
-    if is_address(name):
-        return local_copy(name, "gin file")
-    folders = _search_folders(search_paths)
-    for folder in folders:
-        if (folder / name).is_file():
-            return folder / name
-    shipped = [path.relative_to(SHIPPED).as_posix() for path in SHIPPED.rglob("*.gin")]
-    places = ", ".join(str(folder.absolute()) for folder in folders)
-    raise UserError(f"{unknown_name('gin file', name, shipped)}\n  searched in: {places}")
 
 
 def load(
@@ -123,12 +97,10 @@ def load(
         for it).
     """
     gin.clear_config()
-    paths = [find_gin_file(name, flags.search_paths) for name in flags.files]
-    read: list[Path] = []
-    with _search(flags.search_paths):
-        for path in paths:
-            parsed = _explained(str(path), functools.partial(gin.parse_config_file, str(path)))
-            read += _files_read(parsed, flags.search_paths)
+    places = [find(name, flags.search_paths) for name in flags.files]
+    with reading(flags.search_paths) as read:
+        for place in places:
+            _explained(place, functools.partial(gin.parse_config_file, place))
     for name, value in macros.items():
         gin.parse_config(f"{name} = {value!r}")
     known_macros = _macros_bound() | set(_macros_used())
@@ -173,11 +145,7 @@ def check_arguments(function: Callable[..., Any], given: Collection[str]) -> Non
             missing = _required(reference.configurable.wrapped) - bound.keys()
             lines += [f"  --gin.{reference.scoped_selector}.{n}=VALUE" for n in missing]
     if lines:
-        naming = sorted(
-            path.relative_to(SHIPPED).as_posix()
-            for path in SHIPPED.rglob("*.gin")
-            if re.search(rf"^{re.escape(name)}\b", path.read_text(), re.MULTILINE)
-        )
+        naming = names_binding(name)
         files = f" that does ({', '.join(naming)})" if naming else " that does"
         raise UserError(
             f"these have no value; give each, or a --gin_file{files}:\n"
@@ -202,32 +170,6 @@ def _required(function: Callable[..., Any]) -> set[str]:
     plain = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
     parameters = inspect.signature(function).parameters.values()
     return {p.name for p in parameters if p.kind in plain and p.default is p.empty}
-
-
-def _search_folders(search_paths: Sequence[str]) -> list[Path]:
-    # The last one makes 'mpt_jax/gin/runs/x.gin' work, as T5X users write paths from the package on.
-    return [Path(), *map(Path, search_paths), SHIPPED, SHIPPED.parent.parent]
-
-
-@contextlib.contextmanager
-def _search(search_paths: Sequence[str]) -> Iterator[None]:
-    """Makes gin's `include` search where `--gin_file` does, and nowhere else.
-
-    gin can only append to its list, and logs an error for each place in which it does not find a file
-    as package data, so both lists are replaced for the time of reading.
-    """
-    prefixes, readers = gin.config._LOCATION_PREFIXES, gin.config._FILE_READERS
-    gin.config._LOCATION_PREFIXES = [str(folder) for folder in _search_folders(search_paths)]
-    gin.config._FILE_READERS = readers[:1]  # plain files
-    try:
-        yield
-    finally:
-        gin.config._LOCATION_PREFIXES, gin.config._FILE_READERS = prefixes, readers
-
-
-def _files_read(parsed: Any, search_paths: Sequence[str]) -> list[Path]:
-    included = [path for nested in parsed.includes for path in _files_read(nested, search_paths)]
-    return [*included, find_gin_file(parsed.filename, search_paths)]
 
 
 def _macros_bound() -> set[str]:

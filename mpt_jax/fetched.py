@@ -64,7 +64,7 @@ def run_files(found: Mapping[str, Object]) -> Mapping[str, Object]:
     """What later stages want of a run directory, or of a folder of prompts.
 
     Of checkpoints that is their records; of a run of prompt-tuning, which also has T5X's checkpoints, the
-    arrays.
+    arrays. Locks are of no use to them, and change.
     """
     arrays = any(name.startswith("numpy_checkpoints/") for name in found)
 
@@ -73,7 +73,7 @@ def run_files(found: Mapping[str, Object]) -> Mapping[str, Object]:
             return name.endswith("/record/metadata")
         if arrays and re.match(r"checkpoint_\d+(/|$)", name):
             return False
-        return "tfevents" not in name
+        return "tfevents" not in name and not name.startswith(".")
 
     return {name: one for name, one in found.items() if wanted(name)}
 
@@ -83,11 +83,10 @@ def with_neighbours(path: str | os.PathLike[str], names: Collection[str], what: 
     if not is_address(path):
         return Path(path)
     parent, _, name = str(path).rstrip("/").rpartition("/")
-    # Each by itself: the folder may hold a million others.
-    found = {n: Bucket(f"{parent}/{n}").objects().get("") for n in {name, *names}}
-    if found[name] is None:
+    found = Bucket(parent).some({name, *names})  # the folder may hold a million others
+    if name not in found:
         raise UserError(f"{what} {path}: nothing is there")
-    return _copy(Bucket(parent), {n: one for n, one in found.items() if one is not None}) / name
+    return _copy(Bucket(parent), found) / name
 
 
 def prompts(path: str | os.PathLike[str]) -> Path:

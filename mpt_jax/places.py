@@ -10,7 +10,7 @@ import datetime
 import importlib
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -51,6 +51,12 @@ class Object(NamedTuple):
 def is_address(path: object) -> bool:
     """Whether a path that a user gave means a bucket (gs://bucket/a) or something else far away."""
     return _ADDRESS.match(str(path)) is not None
+
+
+def is_bucket(path: object) -> bool:
+    """Whether an address is a bucket's, and not a database's or some other."""
+    match = _ADDRESS.match(str(path))
+    return match is not None and match[1].lower() in _SCHEMES
 
 
 def join(root: str | os.PathLike[str], *names: str) -> str:
@@ -164,6 +170,11 @@ class Bucket:
             below = name.strip("/").removeprefix(root).lstrip("/")
             objects[below] = Object(int(info["size"] or 0), _version(info), _time(info))
         return objects
+
+    def some(self, names: Iterable[str]) -> dict[str, Object]:
+        """Those of these names that are objects; each is asked for, whatever else lies there."""
+        found = {name: Bucket(self.at(name)).objects().get("") for name in names}
+        return {name: one for name, one in found.items() if one is not None}
 
     def names(self) -> list[str]:
         """The names directly below the address, folders among them."""

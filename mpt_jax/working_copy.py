@@ -11,7 +11,7 @@ import contextlib
 import os
 import re
 import uuid
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TypeVar
@@ -25,6 +25,7 @@ _CHECKPOINT_MARKER = "record/metadata"
 _RUN_MARKERS = ("run.json", "manifest.json")
 _PASSING = re.compile(r"(^|/)\.|\.tmp$|\.unfinished(/|$)|\.orbax-checkpoint-tmp")
 _AT_ONCE = 8
+_TRIES = 5  # for a listing of which nothing was removed before it was fetched
 T = TypeVar("T")
 
 
@@ -37,20 +38,34 @@ class WorkingCopy:
       wanted: which files are fetched from the bucket, by name.
       writes: False where another process of the run tells the bucket.
       before_push: called before anything is uploaded.
+      listing: what there is, of which some is wanted.
     """
 
     def __init__(
         self, bucket: Bucket, path: Path, wanted: Callable[[str], bool] = lambda name: True,
         writes: bool = True, before_push: Callable[[], None] = lambda: None,
+        listing: Callable[[Bucket], Mapping[str, Object]] = Bucket.objects,
     ):  # fmt: skip
         self.bucket, self.path, self._wanted, self._writes = bucket, path, wanted, writes
-        self._before_push = before_push
+        self._before_push, self._listing = before_push, listing
         self._here: dict[str, tuple[int, int]] = {}  # size and time of the files that both have
         self._there: dict[str, Object] = {}
 
     def pull(self) -> None:
-        """Makes the local folder what the bucket holds; half a checkpoint is left out."""
-        found = self.bucket.objects()
+        """Makes the local folder what the bucket holds; half a checkpoint is left out.
+
+        Others may write there meanwhile: where an object went after the listing, there is another one.
+        """
+        for _ in range(_TRIES):
+            with contextlib.suppress(FileNotFoundError):
+                self._pull()
+                return
+        raise UserError(
+            f"{self.bucket.address}: what is there is removed before it can be fetched; which process does?"
+        )
+
+    def _pull(self) -> None:
+        found = self._listing(self.bucket)
         whole = {name for name in found if _is_whole(name, found)}
         if self._writes:
             for name in filter(self._wanted, sorted(found.keys() - whole)):
@@ -95,9 +110,8 @@ class WorkingCopy:
             try:
                 self.bucket.files.get_file(self.bucket.at(name), str(target))
             except FileNotFoundError:
-                raise UserError(
-                    f"{self.bucket.at(name)} was removed meanwhile; does another process write there?"
-                ) from None
+                target.unlink(missing_ok=True)
+                raise
         self._here[name] = _state(target)
 
     def _upload(self, name: str) -> None:
@@ -115,6 +129,7 @@ def working_copy(
     wanted: Callable[[str], bool] = lambda name: True,
     writes: bool = True,
     before_push: Callable[[], None] = lambda: None,
+    listing: Callable[[Bucket], Mapping[str, Object]] = Bucket.objects,
 ) -> Iterator[WorkingCopy]:
     """A local folder with what is at `address`, for the length of a `with` block.
 
@@ -124,13 +139,14 @@ def working_copy(
       wanted: which files are fetched, by name; all others stay where they are.
       writes: False: the bucket is never changed.
       before_push: called before anything is uploaded.
+      listing: finds what is there, where a whole folder's listing could be long.
 
     Raises:
       UserError: the bucket cannot be reached.
     """
     bucket = Bucket(address)
     with _own_folder(bucket.address.rpartition("/")[2]) as folder:
-        copy = WorkingCopy(bucket, folder, wanted, writes, before_push)
+        copy = WorkingCopy(bucket, folder, wanted, writes, before_push, listing)
         copy.pull()
         _open_copies.append(copy)
         try:
@@ -185,12 +201,15 @@ def new_output(path: str | os.PathLike[str]) -> Iterator[Path]:
     with _own_folder("output") as folder:
         made = folder / bucket.address.rpartition("/")[2]
         yield made
-        copy = WorkingCopy(bucket, made)
-        if made.is_dir():
-            copy.push()
-        else:
+        # All of a folder's files, hidden ones too: the names of Zarr's begin with a dot.
+        files = [path for path in (made, *made.rglob("*")) if path.is_file()]
+
+        def upload(path: Path) -> None:
+            name = "" if path == made else path.relative_to(made).as_posix()
             with bucket.in_words():
-                bucket.files.put_file(str(made), bucket.address)
+                bucket.files.put_file(str(path), bucket.at(name))
+
+        _each(upload, files)
 
 
 def _copy_of(path: Path) -> WorkingCopy | None:

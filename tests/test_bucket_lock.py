@@ -29,7 +29,7 @@ def test_a_second_writer_is_refused_while_the_first_lives(at, capsys):
     with bucket_lock.bucket_lock(at):
         assert "process" in bucket_lock.owner(at)
         with (
-            pytest.raises(UserError, match="is writing MODEL_DIR gs://bucket/run"),
+            pytest.raises(UserError, match="is writing gs://bucket/run"),
             bucket_lock.bucket_lock(at),
         ):
             pass
@@ -76,6 +76,31 @@ def test_an_owner_that_is_just_ending_is_waited_for(at, monkeypatch):
         done.append("second")
     thread.join()
     assert done == ["first", "second"]
+
+
+def test_who_is_patient_waits_however_long_the_owner_lives(at, capsys):
+    held, done = threading.Event(), []
+
+    def first():
+        with bucket_lock.bucket_lock(at):
+            held.set()
+            time.sleep(1.0)
+            done.append("first")
+
+    thread = threading.Thread(target=first)
+    thread.start()
+    held.wait()
+    with bucket_lock.bucket_lock(at, patient=True):
+        done.append("second")
+    thread.join()
+    assert done == ["first", "second"] and capsys.readouterr().err == ""
+
+
+def test_an_owner_of_another_machine_counts_as_long_as_it_may_live(at, monkeypatch):
+    leave_lock(at, machine="another")
+    assert bucket_lock.owner(at) == "it"
+    monkeypatch.setattr(bucket_lock, "DEAD_SECONDS", 0.0)
+    assert bucket_lock.owner(at) is None
 
 
 def test_of_many_that_take_over_one_wins(at):

@@ -3,8 +3,8 @@ import types
 
 import pytest
 
-from mpt_jax import configuration
-from mpt_jax.configuration import GinFlags, find_gin_file, joined_flags, split_flags
+from mpt_jax import configuration, gin_files
+from mpt_jax.configuration import GinFlags, joined_flags, split_flags
 from mpt_jax.errors import UserError
 
 
@@ -99,7 +99,7 @@ def test_operative_text_is_read_again(stage, tmp_path):
 def test_include_searches_like_gin_file_and_logs_nothing(stage, tmp_path, monkeypatch, caplog):
     write(tmp_path / "shipped" / "models" / "m.gin", HEADER + "toy.run.steps = 9\n")
     write(tmp_path / "shipped" / "runs" / "r.gin", "include 'models/m.gin'\n")
-    monkeypatch.setattr(configuration, "SHIPPED", tmp_path / "shipped")
+    monkeypatch.setattr(gin_files, "SHIPPED", tmp_path / "shipped")
     monkeypatch.chdir(tmp_path)
     configuration.load(GinFlags(("runs/r.gin",)), stage)
     assert configuration.configured(run)()["steps"] == 9
@@ -111,11 +111,47 @@ def test_include_searches_like_gin_file_and_logs_nothing(stage, tmp_path, monkey
     )  # a search path stands before the shipped files
 
 
+def test_include_finds_what_lies_beside_last_of_a_users_places(stage, tmp_path, monkeypatch):
+    write(tmp_path / "far" / "top.gin", "include 'parts/a.gin'\n")
+    write(tmp_path / "far" / "parts" / "a.gin", "include 'b.gin'\n")
+    write(tmp_path / "far" / "parts" / "b.gin", HEADER + "toy.run.steps = 2\n")
+    monkeypatch.chdir(tmp_path)
+    configuration.load(GinFlags(("far/top.gin",)), stage)
+    assert configuration.configured(run)()["steps"] == 2
+    write(tmp_path / "parts" / "a.gin", HEADER + "toy.run.steps = 3\n")
+    configuration.load(GinFlags(("far/top.gin",)), stage)
+    assert configuration.configured(run)()["steps"] == 3
+
+
+def test_files_at_addresses_include_and_are_included(stage, bucket, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    write(bucket / "a" / "top.gin", "include 'parts/b.gin'\ninclude 'c.gin'\n")
+    write(bucket / "a" / "parts" / "b.gin", HEADER + "toy.run.steps = 4\ninclude 'd.gin'\n")
+    write(bucket / "a" / "parts" / "d.gin", HEADER + "toy.run.tasks = (%TASK,)\n")
+    write(
+        tmp_path / "c.gin", "include 'gs://bucket/e.gin'\n"
+    )  # here: it stands before its neighbours
+    write(bucket / "e.gin", "TASK = 'x'\n")
+    configuration.load(GinFlags(("gs://bucket/a/top.gin",)), stage)
+    found = configuration.configured(run)()
+    assert (found["steps"], found["tasks"]) == (4, ("x",))
+    flags, _ = split_flags(["--gin_search_paths=gs://bucket/a:gs://bucket", "--gin_file=top.gin"])
+    assert flags.search_paths == ("gs://bucket/a", "gs://bucket")
+    configuration.load(flags, stage)
+    assert configuration.configured(run)()["steps"] == 4
+    write(bucket / "e.gin", "include 'absent.gin'\n")
+    with pytest.raises(UserError, match=r"'absent.gin'(.|\n)*gs://bucket(.|\n)*e.gin.*line 1"):
+        configuration.load(GinFlags(("gs://bucket/a/top.gin",)), stage)
+    (bucket / "e.gin").unlink()
+    with pytest.raises(UserError, match="gs://bucket/e.gin: nothing is there"):
+        configuration.load(GinFlags(("gs://bucket/a/top.gin",)), stage)
+
+
 def test_unknown_file_names_the_nearest_shipped_one(tmp_path, monkeypatch):
     write(tmp_path / "shipped" / "runs" / "teach.gin", "")
-    monkeypatch.setattr(configuration, "SHIPPED", tmp_path / "shipped")
+    monkeypatch.setattr(gin_files, "SHIPPED", tmp_path / "shipped")
     with pytest.raises(UserError, match="did you mean 'runs/teach.gin'(.|\n)*searched in: .*mine"):
-        find_gin_file("runs/teech.gin", ["mine"])
+        gin_files.find("runs/teech.gin", ["mine"])
 
 
 @pytest.mark.parametrize(

@@ -191,6 +191,20 @@ def test_half_a_checkpoint_does_not_count(bucket):
     assert not (bucket / "run/checkpoints/8/arrays").exists()
 
 
+def test_what_another_process_removes_meanwhile_is_left_out(bucket, monkeypatch):
+    put(bucket, run__a="1", run__b="2", run__c="3")
+    fetch = WorkingCopy._fetch
+
+    def late(self, name):
+        (bucket / "run/b").unlink(missing_ok=True)
+        fetch(self, name)
+
+    monkeypatch.setattr(WorkingCopy, "_fetch", late)
+    with working_copy("gs://bucket/run") as copy:
+        assert sorted(path.name for path in copy.path.iterdir()) == ["a", "c"]
+    assert sorted(path.name for path in (bucket / "run").iterdir()) == ["a", "c"]
+
+
 def test_what_is_not_fetched_stays(bucket):
     put(bucket, run__prompts__a="1", run__b="2")
     with working_copy("gs://bucket/run", wanted=lambda name: name == "b") as copy:

@@ -8,19 +8,23 @@ The folder of the last form is one that `mpt export --format=factors` wrote.
 """
 
 import argparse
-from collections.abc import Sequence
+import contextlib
+import functools
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 import numpy as np
 from rich.console import Console
 
 from mpt_jax import fetched
+from mpt_jax.bucket_lock import bucket_lock
 from mpt_jax.errors import UserError
 from mpt_jax.methods.formats import factors
 from mpt_jax.methods.prompt_file import PromptFile, load_prompt_file, save_prompt_file
 from mpt_jax.methods.references import digest
-from mpt_jax.places import is_address
-from mpt_jax.whole_files import file_names, refuse_existing
-from mpt_jax.working_copy import new_output, refuse_existing_output
+from mpt_jax.places import Bucket, is_address
+from mpt_jax.whole_files import file_names
+from mpt_jax.working_copy import new_output, refuse_existing_output, shown, working_copy
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -49,45 +53,75 @@ def run(path: str, source: str, tasks: Sequence[str] = (), output: str | None = 
         UserError: prompts without factors, another shared prompt, rank or backbone, or a task that is
             there already.
     """
-    if is_address(path) and output is None:
-        raise UserError(
-            f"{path} is an address, where nothing is changed in its place; name a new file with --output."
-        )
-    place = fetched.prompts(path)
-    target = load_prompt_file(place / factors.FILE if place.is_dir() else place)
+    if output is not None:
+        refuse_existing_output(output)
     added = load_prompt_file(fetched.prompts(source))
     added = added.take(tasks) if tasks else added
-    _check(target, added, path, source)
-    console = Console(highlight=False, soft_wrap=True)
-    if place.is_dir():
-        if output is not None:
+    reading = contextlib.nullcontext(path) if output else _to_change(path)
+    with reading as changed:
+        place = fetched.prompts(changed)
+        target = load_prompt_file(place / factors.FILE if place.is_dir() else place)
+        _check(target, added, path, source)
+        if not place.is_dir():
+            names = _write_all(target, added, place, output)
+            said = [f"{path if output is None else output} holds {', '.join(names)}"]
+        elif output is None:
+            said = _write_each(added, place)
+        else:
             raise UserError(
                 f"{path} is a folder, which gets a file for each task; leave out --output."
             )
-        files = {
-            task: place / f"{name}.safetensors"
-            for task, name in file_names(added.metadata.task_names).items()
-        }
-        for file in files.values():
-            refuse_existing(file)
-        for task, file in files.items():
-            factors.add(place, added.take([task]), file)
-            console.print(f"{task}: {file}", markup=False)
+    Console(highlight=False, soft_wrap=True).print("\n".join(said), markup=False)
+
+
+@contextlib.contextmanager
+def _to_change(path: str) -> Iterator[Path]:
+    """A file or folder of this machine that stands for `path` in a `with` block.
+
+    At an address what changes is uploaded at the end, and one process at a time does so in a folder.
+    """
+    if not is_address(path):
+        yield Path(path)
         return
-    if output is not None:
-        refuse_existing_output(output)
+    bucket = Bucket(path)
+    found = bucket.objects()
+    if not found:
+        raise UserError(f"prompts {path}: nothing is there")
+    folder, _, name = (
+        bucket.address.rpartition("/") if set(found) == {""} else (bucket.address, "", "")
+    )
+    needed = functools.partial(Bucket.some, names=[n for n in (name, factors.FILE) if n])
+    with (
+        bucket_lock(Bucket(folder)) as check,
+        working_copy(folder, before_push=check, listing=needed) as copy,
+    ):
+        yield copy.path / name
+
+
+def _write_each(added: PromptFile, folder: Path) -> list[str]:
+    """A small file for each task, beside the shared one. Returns what was written, in words."""
+    names = file_names(added.metadata.task_names)
+    files = {task: folder / f"{name}.safetensors" for task, name in names.items()}
+    for file in files.values():
+        refuse_existing_output(shown(file))
+    for task, file in files.items():
+        factors.add(folder, added.take([task]), file)
+    return [f"{task}: {shown(file)}" for task, file in files.items()]
+
+
+def _write_all(
+    target: PromptFile, added: PromptFile, place: Path, output: str | None
+) -> tuple[str, ...]:
+    """One file with the tasks of both, in the place of the first if no other is named. Returns them."""
     arrays = {
         name: array if name == factors.SHARED else np.concatenate([array, added.arrays[name]])
         for name, array in target.arrays.items()
     }
     about = target.metadata
     scores = dict.fromkeys(added.metadata.task_names, added.metadata.scores)
-    arguments = {
-        **about.arguments(),
-        "task_names": (*about.task_names, *added.metadata.task_names),
-        "scores": {**about.scores, **scores},
-    }
-    with new_output(path if output is None else output) as result:
+    names = (*about.task_names, *added.metadata.task_names)
+    arguments = {**about.arguments(), "task_names": names, "scores": {**about.scores, **scores}}
+    with new_output(place if output is None else output) as result:
         save_prompt_file(
             result,
             arrays,
@@ -95,8 +129,7 @@ def run(path: str, source: str, tasks: Sequence[str] = (), output: str | None = 
             references={n: place.parent / other.file for n, other in about.references.items()},
             overwrite=output is None,
         )
-    names = ", ".join(arguments["task_names"])
-    console.print(f"{path if output is None else output} holds {names}", markup=False)
+    return names
 
 
 def _check(target: PromptFile, added: PromptFile, path: str, source: str) -> None:

@@ -85,19 +85,23 @@ class Run:
 
 
 @contextlib.contextmanager
-def all_runs(model_dir: str) -> Iterator[Path]:
-    """The directory of all runs; at an address, a copy of what says how far each is, for a `with` block."""
+def all_runs(model_dir: str, without: tuple[str, ...] = ()) -> Iterator[Path]:
+    """The directory of all runs; at an address, a copy of what says how far each is, for a `with` block.
+
+    Args:
+        without: folders of runs that are not wanted there.
+    """
     if not is_address(model_dir):
         yield Path(model_dir)
         return
-    with working_copy(model_dir, wanted=_of_interest) as copy:
+
+    def wanted(name: str) -> bool:
+        if "checkpoints/" in name:
+            return name.endswith("/record/metadata")
+        return "tfevents" not in name and not any(f"/{folder}/" in name for folder in without)
+
+    with working_copy(model_dir, wanted=wanted) as copy:
         yield copy.path
-
-
-def _of_interest(name: str) -> bool:
-    if "checkpoints/" in name:
-        return name.endswith("/record/metadata")
-    return "tfevents" not in name
 
 
 def state_of(run: Run) -> str:
@@ -159,7 +163,8 @@ def run_all(
                 f"{run.name} is there with other settings ({different}): give another --model_dir, or "
                 f"remove {run.place}"
             )
-        elif state == RUNNING:
+        elif state == RUNNING and (changes(run) or not is_address(run.place)):
+            # In a bucket its owner may just have died: who takes the lock makes sure.
             wrong.append(f"{run.name} is being made by another process")
         elif failure := _run_one(run, launch, run.words(gin_words, task_modules)):
             wrong.append(f"{run.name} failed: {failure} ({shown(run.failure_file)})")

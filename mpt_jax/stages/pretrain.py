@@ -34,6 +34,7 @@ from mpt_jax.training.optimizers import Group, Optimizer
 from mpt_jax.training.schedules import Schedule
 from mpt_jax.training.step import init_state, make_train_step
 from mpt_jax.training.update_rules import Rule
+from mpt_jax.working_copy import shown
 
 MODEL = "model"
 NOISE_SEED = 7  # of the slots' noise; another stream than the weights'
@@ -125,7 +126,8 @@ def run(
         folder = directory.path / "backbone"
         write_backbone(folder, config, weights["backbone"], dtype)
         directory.finish(fingerprint=fingerprint(weights["backbone"]), steps=steps)
-        print(f"the backbone is in {folder}: --gin.INITIAL_CHECKPOINT_PATH=\"'{folder}'\"")
+        named = shown(folder)
+        print(f"the backbone is in {named}: --gin.INITIAL_CHECKPOINT_PATH=\"'{named}'\"")
 
 
 def write_backbone(folder: Path, config: T5Config, params: Any, dtype: str) -> None:

@@ -6,26 +6,26 @@
 
 A trial is one setting: distilled from the teachers that all trials share, adapted to the target tasks, scored
 on validation data. Settings that differ in numbers only (rates, lambda, temperature, seeds, sources, rank)
-train side by side in one program. Any number of workers may be given the same command: on one machine, or
-with --storage on several. What is done is not done again, so the same command also goes on where it was
-stopped, and takes over what a dead worker left. A trial that fails is noted with its reason and
-stops no other.
+train side by side in one program. Any number of workers may be given the same command: on one machine; with
+MODEL_DIR at an address, or --storage, on several. What is done is not done again, so the same command also
+goes on where it was stopped, and takes over what a dead worker left. A trial that fails is noted with its
+reason and stops no other.
 """
 
 import argparse
 import functools
-from collections.abc import Callable, Sequence
-from pathlib import Path
+import time
+from collections.abc import Callable, Mapping, Sequence
 
 from rich.console import Console
 
 from mpt_jax.errors import UserError
-from mpt_jax.places import is_address
+from mpt_jax.places import join
 from mpt_jax.reporting.layout import Table
 from mpt_jax.reporting.sweep.report import write_sweep
 from mpt_jax.stages import sweep_results
 from mpt_jax.stages.backbone import BackboneSource
-from mpt_jax.stages.command_runs import Run, check_all, state_text
+from mpt_jax.stages.command_runs import Run, all_runs, check_all, state_text
 from mpt_jax.stages.data import Data
 from mpt_jax.stages.sweep_ledger import Ledger
 from mpt_jax.stages.sweep_population import Busy, Trainer
@@ -34,7 +34,8 @@ from mpt_jax.stages.sweep_setup import Setup
 from mpt_jax.stages.sweep_space import Range, Setting, resolve
 from mpt_jax.stages.sweep_status import show_status
 from mpt_jax.stages.sweep_trial import FAILED, RUNNING, Trial
-from mpt_jax.stages.sweep_workers import Worker, locked
+from mpt_jax.stages.sweep_workers import BEAT_SECONDS, Worker, locked
+from mpt_jax.working_copy import shown, tell_bucket
 
 Launch = Callable[[Sequence[str]], object]
 
@@ -43,7 +44,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--status", action="store_true", help="only show how far it is")
     parser.add_argument(
         "--storage", metavar="URL_OR_FILE",
-        help="the ledger that workers on several machines share: a database URL, or a journal file",
+        help="the ledger that workers on several machines share: a database URL, or a journal's path or "
+        "address; at an address MODEL_DIR has one itself",
     )  # fmt: skip
     parser.add_argument("--retry_failed", action="store_true", help="try again what failed before")
 
@@ -71,8 +73,8 @@ def run(
         launch: runs a command line of mpt in this process.
         backbone: the frozen model.
         gin_words: the gin flags of this command, for those that it launches.
-        model_dir: the directory of all runs; workers on one machine share it.
-        storage: the ledger; None for a file in MODEL_DIR.
+        model_dir: the directory of all runs, which its workers share.
+        storage: the ledger; None for one in MODEL_DIR.
         status: show the table, train nothing.
         retry_failed: put failed trials into the queue again.
         title: of the report.
@@ -84,44 +86,40 @@ def run(
         UserError: the sweep is not one, the ledger holds another; or trials failed, said when all else is
             done and reported.
     """
-    if is_address(model_dir):
-        raise UserError(
-            f"MODEL_DIR {model_dir} is an address, and a sweep's workers share a folder; give a local "
-            "one (workers on other machines: the same command with --storage)"
-        )
     setup.check()
     vocabulary = backbone.open_vocabulary()
     data.register(task_modules, vocabulary)
     sources, targets = (data.tasks_of(name, vocabulary) for name in (setup.sources, setup.targets))
     settings = resolve(setup.space, sources, lambda names: data.tasks_of(names, vocabulary))
-    root = Path(model_dir or "MODEL_DIR")
-    plan = Plan(setup, settings, root, sources, targets)
     console = Console(highlight=False)
-    if dry_run:
-        _describe(plan, launch, gin_words, task_modules, console)
+    if status and model_dir is not None:
+        show_status(Ledger(storage, model_dir, setup, settings, joins=False), console)
         return
-    if model_dir is None:
-        raise UserError("the runs need a place: give --model_dir=DIR")
-    if root.exists() and not root.is_dir():
-        raise UserError(f"MODEL_DIR {root} is a file; give a directory")
-    if status:
-        show_status(Ledger(storage, root, setup, settings, joins=False), console)
-        return
-    if setup.sampler == "grid":
-        settings.grid()  # says what has none before anything is made
-    ledger = Ledger(storage, root, setup, settings)
-    if retry_failed:
-        console.print(f"{ledger.retry_failed()} failed trials are tried again")
-    trainer = Trainer(plan, ledger, launch, gin_words, task_modules, console)
-    with Worker(root, ledger.beat) as worker:
-        _work(ledger, worker, trainer, console)
-    trials = ledger.trials()
-    with locked(root / ".report.lock"):
-        record = sweep_results.gather(plan, trials, data, backbone)
-        report = write_sweep(record, root, title, notes)
-    for table in report.tables:
-        console.print(table.rich(console.width), "")
-    console.print(f"report: {report.path}")
+    with all_runs(model_dir or "MODEL_DIR", without=("prompts", "metrics")) as root:
+        plan = Plan(setup, settings, root, sources, targets)
+        if dry_run:
+            _describe(plan, launch, gin_words, task_modules, console)
+            return
+        if model_dir is None:
+            raise UserError("the runs need a place: give --model_dir=DIR")
+        if root.exists() and not root.is_dir():
+            raise UserError(f"MODEL_DIR {root} is a file; give a directory")
+        if setup.sampler == "grid":
+            settings.grid()  # says what has none before anything is made
+        ledger = Ledger(storage, model_dir, setup, settings)
+        if retry_failed:
+            console.print(f"{ledger.retry_failed()} failed trials are tried again")
+        trainer = Trainer(plan, ledger, launch, gin_words, task_modules, console)
+        with Worker(ledger.beat) as worker:
+            _work(ledger, worker, trainer, console)
+        with locked(join(model_dir, ".report.lock")):
+            trials = ledger.trials()
+            record = sweep_results.gather(plan, trials, data, backbone)
+            report = write_sweep(record, root, title, notes)
+            tell_bucket(root)
+        for table in report.tables:
+            console.print(table.rich(console.width), "")
+        console.print(f"report: {shown(report.path)}")
     if busy := sum(trial.state == RUNNING for trial in trials):
         console.print(f"{busy} trials are still being trained by other workers")
     if failed := [trial for trial in trials if trial.state == FAILED]:
@@ -133,8 +131,13 @@ def run(
 
 
 def _work(ledger: Ledger, worker: Worker, trainer: Trainer, console: Console) -> None:
-    """Trains populations until none is left: first those of dead workers, then new ones."""
+    """Trains populations until none is left: first those of dead workers, then new ones.
+
+    One that nothing is left for ends when the others have shown that they are at work still: who died a
+    moment ago is not known to be dead yet, and nobody else might come to take over.
+    """
     busy: set[str] = set()  # told to be dead, but a process holds its run directories
+    before: Mapping[str, float] | None = None  # the beats when nothing was left
     while True:
         beats = ledger.beats()
         lost = ledger.stale(functools.partial(worker.is_alive, beats=beats))
@@ -147,7 +150,16 @@ def _work(ledger: Ledger, worker: Worker, trainer: Trainer, console: Console) ->
         else:
             work = ledger.ask(worker.name)
         if not work:
-            return
+            before = before or beats
+            if all(
+                trial.population in busy or worker.was_seen(trial.worker, before, beats)
+                for trial in ledger.trials()
+                if trial.state == RUNNING
+            ):
+                return
+            time.sleep(BEAT_SECONDS / 3)
+            continue
+        before = None
         for population in work:
             console.rule(_announced(population, ledger), align="left")
             try:

@@ -11,12 +11,12 @@ import datetime
 import math
 import time
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
 
 from mpt_jax.errors import UserError
+from mpt_jax.places import exists, is_address, is_bucket, join
 from mpt_jax.stages.sweep_optuna import (
-    DEFAULT_LEDGER,
+    default_ledger,
     import_optuna,
     make_sampler,
     open_storage,
@@ -37,9 +37,9 @@ class Ledger:
     """An open ledger.
 
     Args:
-        storage: a database URL that Optuna takes, or the path of a journal file; None for
-            `ledger.sqlite` in MODEL_DIR.
-        root: MODEL_DIR.
+        storage: a database URL that Optuna takes, or the place of a journal; None for
+            `ledger.sqlite` in MODEL_DIR, or a journal there at an address.
+        model_dir: MODEL_DIR.
         setup, settings: the sweep.
         joins: False only looks at it.
 
@@ -48,22 +48,22 @@ class Ledger:
     """
 
     def __init__(
-        self, storage: str | None, root: Path, setup: Setup, settings: Settings, *, joins: bool = True
+        self, storage: str | None, model_dir: str, setup: Setup, settings: Settings, *, joins: bool = True
     ):  # fmt: skip
         self._optuna = import_optuna()
         self._setup, self._settings = setup, settings
         if not joins:
-            file = root / DEFAULT_LEDGER if storage is None else Path(storage)
-            if (storage is None or "://" not in storage) and not file.exists():
-                raise UserError(f"there is no sweep: {file} does not exist")
-            self.study = self._open(storage, root)
+            place = storage or default_ledger(model_dir)
+            if (is_bucket(place) or not is_address(place)) and not exists(place):
+                raise UserError(f"there is no sweep: {place} does not exist")
+            self.study = self._open(storage, model_dir)
             if "sweep" not in self.study.user_attrs:
-                raise UserError(f"there is no sweep in the ledger {storage or file}")
+                raise UserError(f"there is no sweep in the ledger {place}")
             self._check_same()
             return
         # Two workers that open a new ledger at once would both make its tables, and fill its queue.
-        with locked(root / ".ledger.lock"):
-            self.study = self._open(storage, root)
+        with locked(join(model_dir, ".ledger.lock")):
+            self.study = self._open(storage, model_dir)
             if "sweep" not in self.study.user_attrs:
                 self.study.set_user_attr("sweep", self._told())
             self._check_same()
@@ -266,16 +266,18 @@ class Ledger:
             params = {name: getattr(setting, name) for name in self._settings.axes}
             self.study.enqueue_trial(params, user_attrs={"setting": dataclasses.asdict(setting)})
 
-    def _open(self, storage: str | None, root: Path) -> Any:
+    def _open(self, storage: str | None, model_dir: str) -> Any:
         try:
             return self._optuna.create_study(
-                storage=open_storage(storage, root), study_name="sweep", direction="maximize",
+                storage=open_storage(storage, model_dir), study_name="sweep", direction="maximize",
                 load_if_exists=True,
             )  # fmt: skip
+        except UserError:
+            raise
         except Exception as error:  # whatever a database driver raises
             raise UserError(
-                f"the ledger {storage or root} cannot be opened ({error}); --storage takes a URL as of "
-                "SQLAlchemy (its driver must be installed), or a journal file's path"
+                f"the ledger {storage or model_dir} cannot be opened ({error}); --storage takes a URL as of "
+                "SQLAlchemy (its driver must be installed), or the path or address of a journal"
             ) from error
 
     def _told(self) -> dict[str, Any]:

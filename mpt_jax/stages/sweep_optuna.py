@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from mpt_jax.errors import UserError
+from mpt_jax.places import is_address, is_bucket, join
+from mpt_jax.stages.sweep_journal import BucketJournal
 from mpt_jax.stages.sweep_setup import Setup
-
-DEFAULT_LEDGER = "ledger.sqlite"
 
 
 def import_optuna() -> Any:
@@ -27,10 +27,19 @@ def import_optuna() -> Any:
     return optuna
 
 
-def open_storage(storage: str | None, root: Path) -> Any:
-    """A database (URL), a journal file (path), or the sweep's own SQLite file (None)."""
+def default_ledger(model_dir: str) -> str:
+    """Where a sweep's ledger is that was given none: a SQLite file, or a journal in the bucket."""
+    return join(model_dir, ".ledger" if is_address(model_dir) else "ledger.sqlite")
+
+
+def open_storage(storage: str | None, model_dir: str) -> Any:
+    """A database (URL), a journal (file or address), or the sweep's own ledger (None)."""
     storages = import_optuna().storages
-    url = f"sqlite:///{(root / DEFAULT_LEDGER).absolute()}" if storage is None else storage
+    url = storage or default_ledger(model_dir)
+    if is_bucket(url):
+        return storages.JournalStorage(BucketJournal(url))
+    if storage is None:
+        url = f"sqlite:///{Path(url).absolute()}"
     if "://" not in url:
         return storages.JournalStorage(storages.journal.JournalFileBackend(url))
     if url.startswith("sqlite"):

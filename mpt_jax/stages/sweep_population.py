@@ -17,6 +17,7 @@ from mpt_jax.stages.sweep_runs import Plan
 from mpt_jax.stages.sweep_trial import DONE as TRIAL_DONE
 from mpt_jax.stages.sweep_trial import FAILED, PRUNED, Trial
 from mpt_jax.stages.sweep_trial import RUNNING as TRIAL_RUNNING
+from mpt_jax.working_copy import ask_bucket
 
 WAIT_SECONDS = 2.0  # between looks at teachers that another worker trains
 
@@ -145,12 +146,11 @@ class Trainer:
     def _finish(self, *runs: Run) -> None:
         """Runs what is not done. Teachers may be another worker's: then it waits for them."""
         for run in runs:
-            while run.stage == "teach" and state_of(run) == RUNNING:
+            while (state := _state_of(run)) == RUNNING and run.stage == "teach":
                 time.sleep(WAIT_SECONDS)
-            state = state_of(run)
             if state == CHANGED:
                 raise UserError(
-                    f"{run.folder} holds a run with other settings ({'; '.join(changes(run)[:4])}): give "
+                    f"{run.place} holds a run with other settings ({'; '.join(changes(run)[:4])}): give "
                     "another --model_dir, or remove it"
                 )
             if state == RUNNING:
@@ -165,6 +165,12 @@ class Trainer:
                     raise Busy
                 else:
                     raise Failure(wrong[0])
+
+
+def _state_of(run: Run) -> str:
+    """As it is now; at an address other workers may have changed it."""
+    ask_bucket(run.folder)
+    return state_of(run)
 
 
 def _members(run: Run, trial: Trial) -> list[Mapping[str, Any]]:

@@ -53,7 +53,7 @@ class Plan:
         teach = self.teach(prompt_length)
         settings = {
             "MIXTURE_OR_TASK_NAME": setup.sources, "PROMPT_LENGTH": prompt_length, "RANK": 1,
-            "TEACHER_DIR": str(teach.folder), "DISTILL_STEPS": setup.distill_steps,
+            "TEACHER_DIR": teach.place, "DISTILL_STEPS": setup.distill_steps,
             "DISTILL_BATCH_SIZE": setup.distill_rows, "EVAL_PERIOD": setup.source_eval_period,
             "DISTILL_SAMPLER": sampler, "distill.run.num_seeds": setup.num_seeds,
         }  # fmt: skip
@@ -82,7 +82,7 @@ class Plan:
         members = len(left) * len(seeds) * len(setup.shots) * len(self.targets)
         settings = {
             "TARGET_MIXTURE_OR_TASK_NAME": setup.targets, "PROMPT_LENGTH": _common(population)[0],
-            "RANK": 1, "SOURCE_DIR": str(distill.folder), "ADAPT_STEPS": setup.steps,
+            "RANK": 1, "SOURCE_DIR": distill.place, "ADAPT_STEPS": setup.steps,
             "ADAPT_BATCH_SIZE": setup.rows, "EVAL_PERIOD": setup.eval_period, "METHOD": None,
             "SHOTS": setup.shots, "SEEDS": tuple(seeds), "PER_CLASS": setup.per_class,
         }  # fmt: skip

@@ -10,13 +10,21 @@ import uuid
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
+from mpt_jax.bucket_lock import bucket_lock
+from mpt_jax.places import Bucket, cache_folder, is_address
+
 BEAT_SECONDS = 15.0
 GRACE_SECONDS = 180.0  # the clocks of two machines may be apart, and a ledger may be slow
 
 
 @contextlib.contextmanager
-def locked(path: Path) -> Iterator[None]:
-    """Holds a lock file, waiting for it; the system lets go of it however the process ends."""
+def locked(place: str) -> Iterator[None]:
+    """Holds a lock that lies at a place, waiting for it; one whose process ended is free."""
+    if is_address(place):
+        with bucket_lock(Bucket(place), patient=True):
+            yield
+        return
+    path = Path(place)
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
@@ -26,20 +34,22 @@ def locked(path: Path) -> Iterator[None]:
 class Worker:
     """This process as one of a sweep's workers, for the length of a `with` block.
 
+    Its lock file is in the user's cache, and not in MODEL_DIR, which may be on no disk.
+
     Args:
-        root: MODEL_DIR; gets `workers/<name>.lock`.
         beat: writes a time under this worker's name into the ledger.
     """
 
-    def __init__(self, root: Path, beat: Callable[[str, float], None]):
+    def __init__(self, beat: Callable[[str, float], None]):
         self.name = f"{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:6]}"
-        self._folder, self._beat = root / "workers", beat
+        self._beat = beat
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._beats, daemon=True)
 
     def __enter__(self) -> "Worker":
-        self._folder.mkdir(parents=True, exist_ok=True)
-        self._lock = self._path(self.name).open("a")
+        path = _lock_file(self.name)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._lock = path.open("a")
         fcntl.flock(self._lock, fcntl.LOCK_EX)
         self._beat(self.name, time.time())
         self._thread.start()
@@ -51,29 +61,40 @@ class Worker:
         with contextlib.suppress(Exception):  # the lock says the same
             self._beat(self.name, 0.0)
         self._lock.close()
-        self._path(self.name).unlink(missing_ok=True)
+        _lock_file(self.name).unlink(missing_ok=True)
 
     def is_alive(self, name: str, beats: Mapping[str, float]) -> bool:
-        """Whether a worker is at work.
+        """Whether a worker is at work; one that died elsewhere counts for `GRACE_SECONDS` still.
 
         Args:
             beats: the ledger's, by worker.
         """
-        if name == self.name:
-            return True
-        if name.startswith(f"{socket.gethostname()}-") and self._path(name).exists():
-            with self._path(name).open("a") as file:
-                try:
-                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                except BlockingIOError:
-                    return True
-                return False
+        if (held := self._holds(name)) is not None:
+            return held
         return time.time() - beats.get(name, 0.0) < GRACE_SECONDS
 
-    def _path(self, name: str) -> Path:
-        return self._folder / f"{name}.lock"
+    def was_seen(self, name: str, before: Mapping[str, float], beats: Mapping[str, float]) -> bool:
+        """Whether a worker was at work between two looks at the ledger's beats."""
+        return self._holds(name) or beats.get(name) != before.get(name)
+
+    def _holds(self, name: str) -> bool | None:
+        """Whether a worker of this host has its lock; None of others."""
+        if name == self.name:
+            return True
+        if not (name.startswith(f"{socket.gethostname()}-") and _lock_file(name).exists()):
+            return None
+        with _lock_file(name).open("a") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return True
+        return False
 
     def _beats(self) -> None:
         while not self._stop.wait(BEAT_SECONDS):
             with contextlib.suppress(Exception):  # a ledger that is busy hears the next one
                 self._beat(self.name, time.time())
+
+
+def _lock_file(name: str) -> Path:
+    return cache_folder() / "workers" / f"{name}.lock"

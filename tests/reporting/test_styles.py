@@ -2,7 +2,7 @@
 
 import re
 
-from mpt_jax.configuration import SHIPPED
+from mpt_jax.gin_files import SHIPPED
 from mpt_jax.reporting.styles import MEANINGS, SPARE, STYLES, label, styles
 
 

@@ -1,5 +1,7 @@
 """Whole jobs whose run directories, stores, prompts and backbone are all in a bucket."""
 
+import dataclasses
+import json
 import os
 import shutil
 import signal
@@ -11,8 +13,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from rich.console import Console
 
+from mpt_jax.bucket_lock import bucket_lock
 from mpt_jax.cli import main
+from mpt_jax.places import Bucket
+from mpt_jax.stages import sweep, sweep_workers
+from mpt_jax.stages.command_runs import RUNNING, Run, all_runs, run_all, state_of
 from mpt_jax.training import checkpoints
 
 LONG = {"TRAIN_STEPS": 400, "CHECKPOINT_PERIOD": 20, "EVAL_PERIOD": 100}
@@ -171,7 +178,7 @@ def test_two_writers_are_refused(toy, bucket, places, tmp_path, capsys, monkeypa
     first = start(words, tmp_path / "1.txt")
     wait_for(bucket / "run" / "checkpoints", [first], [tmp_path / "1.txt"])
     assert main(words) == 1
-    assert "is writing MODEL_DIR gs://bucket/run" in capsys.readouterr().err
+    assert "is writing gs://bucket/run" in capsys.readouterr().err
     first.kill()
     first.wait()
 
@@ -234,3 +241,52 @@ def test_a_paper_table_in_a_bucket(toy, bucket, places, capsys):
     assert main([*words, "--status"]) == 0
     shown = capsys.readouterr().out
     assert "done" in shown and not {"missing", "partial", "running"} & set(shown.split())
+
+
+@pytest.mark.slow
+def test_a_sweep_in_a_bucket_goes_on_on_another_machine(
+    toy, bucket, places, tmp_path, capsys, monkeypatch, start
+):
+    """The second worker has nothing of the first one's disk, and hears of its death by its silence."""
+    pytest.importorskip("optuna", reason="pip install 'mpt_jax[sweep]'")
+    words = toy.sweep("gs://bucket/sweep", **places, SPACE=({"rank": 2},), SWEEP_SEEDS=1)
+    assert main([*words, "--status"]) == 1
+    assert "no sweep: gs://bucket/sweep/.ledger does not exist" in capsys.readouterr().err
+    assert main([*words, "--dry_run"]) == 0
+    assert not (bucket / "sweep").exists()
+    first = start(words, tmp_path / "1.txt")
+    distill = bucket / "sweep" / "populations" / "p0000" / "distill"
+    wait_for(distill / "checkpoints", [first], [tmp_path / "1.txt"])
+    first.kill()
+    first.wait()
+    done = bucket / "sweep" / "teachers" / "p3" / "run.json"
+    before = done.stat().st_mtime_ns
+
+    forget_cache()
+    monkeypatch.setattr(sweep_workers, "GRACE_SECONDS", 1.0)
+    monkeypatch.setattr(sweep, "BEAT_SECONDS", 1.0)
+    capsys.readouterr()
+    assert main(words) == 0
+    shown = capsys.readouterr().out
+    assert "takes over population p0000" in shown
+    assert "report: gs://bucket/sweep/report.md" in shown
+    assert done.stat().st_mtime_ns == before
+    toy.members(distill)
+    record = json.loads((bucket / "sweep" / "sweep.json").read_text())
+    assert [trial["state"] for trial in record["trials"]] == ["done", "done"]
+    assert (bucket / "sweep" / "plots" / "trials.png").is_file()
+    assert main([*words, "--status"]) == 0
+    assert "best: trial" in capsys.readouterr().out
+
+
+def test_a_run_whose_owner_may_be_dead_is_tried(bucket):
+    """Its lock says so only after a minute; meanwhile the command that takes the lock waits for it."""
+    tried = []
+    with all_runs("gs://bucket/runs") as root, bucket_lock(Bucket("gs://bucket/runs/a")):
+        run = Run("teach", "a", root / "a", {"TRAIN_STEPS": "3"})
+        assert state_of(run) == RUNNING
+        assert run_all([run], tried.append, (), (), Console(quiet=True)) == []
+        assert tried == [["teach", "--gin.TRAIN_STEPS=3", "--model_dir=gs://bucket/runs/a"]]
+        other = dataclasses.replace(run, settings={"TRAIN_STEPS": "4"})
+        (wrong,) = run_all([other], tried.append, (), (), Console(quiet=True))
+        assert "is being made by another process" in wrong and len(tried) == 1

@@ -1,17 +1,24 @@
 """Training in s3:// and gs:// with s3fs and gcsfs themselves, on servers of this machine that stand for the
-stores. Killed, and resumed with an empty cache."""
+stores. Killed and resumed with an empty cache; and swept by two workers."""
 
 import importlib
+import json
 import os
+import re
 import shutil
 import socket
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
 import safetensors.numpy
+
+from mpt_jax.errors import UserError
+from mpt_jax.places import Bucket
+from mpt_jax.stages.sweep_journal import BucketJournal
 
 REASON = "the `bucket-tests` extra (s3fs, gcsfs, moto, gcp-storage-emulator) is not installed"
 LONG = {"TRAIN_STEPS": 200, "CHECKPOINT_PERIOD": 20, "EVAL_PERIOD": 100}
@@ -47,6 +54,7 @@ def files(request, monkeypatch, tmp_path):
     for name, value in (S3 if request.param == "s3" else GCS).items():
         monkeypatch.setenv(name, value.format(port))
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setattr(Bucket, "_checked", set())
     with (tmp_path / "server.txt").open("w") as log:
         process = subprocess.Popen([sys.executable, *words], stdout=log, stderr=subprocess.STDOUT)
     try:
@@ -101,3 +109,50 @@ def test_killed_and_resumed(toy, files, tiny_backbone, tmp_path):
         found = safetensors.numpy.load(store.cat_file(f"{root}/teach/prompts/{path.name}"))
         for name, array in safetensors.numpy.load(path.read_bytes()).items():
             assert np.array_equal(found[name], array)
+
+
+def test_workers_that_write_a_ledger_at_once_lose_nothing(files):
+    _, root = files
+    if root.startswith("gs://"):  # the store itself knows conditions, the emulator does not
+        with pytest.raises(UserError, match="give --storage"):
+            BucketJournal(f"{root}/ledger")
+        return
+    journals = [BucketJournal(f"{root}/ledger") for _ in range(3)]
+
+    def write(worker):
+        for number in range(8):
+            journals[worker].append_logs([{"worker": worker, "number": number}])
+
+    with ThreadPoolExecutor(3) as pool:
+        list(pool.map(write, range(3)))
+    entries = BucketJournal(f"{root}/ledger").read_logs(0)
+    assert len(entries) == 24
+    for worker in range(3):
+        assert [e["number"] for e in entries if e["worker"] == worker] == list(range(8))
+
+
+@pytest.mark.slow
+def test_two_workers_of_a_sweep(toy, files, tiny_backbone, tmp_path, monkeypatch):
+    """On machines that have nothing in common but the bucket, and a database where it needs one."""
+    pytest.importorskip("optuna", reason="pip install 'mpt_jax[sweep]'")
+    store, root = files
+    for path in tiny_backbone.iterdir():
+        store.pipe_file(f"{root}/models/tiny/{path.name}", path.read_bytes())
+    places = {"INITIAL_CHECKPOINT_PATH": f"{root}/models/tiny", "STORE_DIR": f"{root}/stores"}
+    words = toy.sweep(f"{root}/sweep", **places, SWEEP_SEEDS=1, POPULATION=1)
+    if root.startswith("gs://"):
+        words.append(f"--storage=sqlite:///{tmp_path}/ledger.sqlite")
+    workers, logs = [], [tmp_path / f"{i}.txt" for i in range(2)]
+    for i, log in enumerate(logs):
+        monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / f"cache{i}"))
+        workers.append(start(words, log))
+    try:
+        codes = [worker.wait(600) for worker in workers]
+    finally:
+        for worker in workers:
+            worker.kill()
+    assert codes == [0, 0], [log.read_text() for log in logs]
+    trained = [re.findall(r"^population (p\d+)", log.read_text(), re.M) for log in logs]
+    assert all(trained) and len(set(trained[0] + trained[1])) == len(trained[0] + trained[1]) == 5
+    trials = json.loads(store.cat_file(f"{root}/sweep/sweep.json"))["trials"]
+    assert [trial["state"] for trial in trials] == ["done"] * 5

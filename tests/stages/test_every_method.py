@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from mpt_jax.cli import main
-from mpt_jax.configuration import SHIPPED
+from mpt_jax.gin_files import SHIPPED
 from mpt_jax.methods.network_method import NetworkMethod
 from mpt_jax.methods.prompt_file import load_prompt_file
 from mpt_jax.methods.registry import METHODS, method_named

@@ -5,8 +5,8 @@ import re
 import pytest
 
 from mpt_jax.cli import main
-from mpt_jax.configuration import SHIPPED
 from mpt_jax.data import tasks
+from mpt_jax.gin_files import SHIPPED
 from mpt_jax.stages.data import DEFAULT_MODULES
 
 # Those in t5x/ are for T5X's commands: tests/t5x/test_mains.py runs them. Those in paper/ are each dry-run in

@@ -10,7 +10,8 @@ import pytest
 
 from mpt_jax import configuration
 from mpt_jax.cli import main
-from mpt_jax.configuration import SHIPPED, GinFlags
+from mpt_jax.configuration import GinFlags
+from mpt_jax.gin_files import SHIPPED
 from mpt_jax.methods.mpt import MPT
 from mpt_jax.methods.registry import METHODS
 from mpt_jax.reporting.paper.published import published_table, task_facts

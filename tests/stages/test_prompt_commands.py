@@ -7,9 +7,11 @@ import shutil
 import numpy as np
 import pytest
 
+from mpt_jax import bucket_lock
 from mpt_jax.cli import main
 from mpt_jax.methods.prompt_file import load_prompt_file, save_prompt_file
 from mpt_jax.methods.prompt_sources import load_prompts
+from mpt_jax.places import Bucket
 
 TASKS = ("toy_head", "toy_tail", "toy_sound")
 
@@ -196,6 +198,36 @@ def test_add_task_to_a_folder_of_factors(mpt, parts, tmp_path):
         "show", folder / "shared.safetensors"
     )
     assert "taken from shared.safetensors" in mpt("show", folder / "toy_head.safetensors")
+
+
+def test_add_task_in_a_bucket_changes_what_it_would_on_a_disk(
+    mpt, parts, tmp_path, bucket, monkeypatch
+):
+    two, one = parts
+    folder = tmp_path / "tasks"
+    mpt("export", two, "--format=factors", f"--output={folder}")
+    shutil.copytree(folder, bucket / "p" / "tasks")
+    shutil.copy(two, bucket / "p")
+    for place in (two, folder, folder / "toy_head.safetensors"):
+        there = place.relative_to(tmp_path)
+        mpt("add-task", place, f"--source={one}")
+        said = mpt("add-task", f"gs://bucket/p/{there}", f"--source={one}")
+        assert f"gs://bucket/p/{there}" in said and "working" not in said
+    names = sorted(path.name for path in (bucket / "p" / "tasks").glob("*.safetensors"))
+    assert names == sorted(path.name for path in folder.iterdir())
+    for path in (two, *folder.iterdir()):
+        far = bucket / "p" / path.relative_to(tmp_path)
+        assert far.read_bytes() == path.read_bytes()
+    again = mpt("add-task", "gs://bucket/p/tasks", f"--source={one}", code=1)
+    assert "gs://bucket/p/tasks/toy_sound.safetensors exists" in again
+    assert "nothing is there" in mpt("add-task", "gs://bucket/q/a", f"--source={one}", code=1)
+    assert not (bucket / "q").exists()
+
+    monkeypatch.setattr(bucket_lock, "BEAT_SECONDS", 0.05)
+    monkeypatch.setattr(bucket_lock, "ENDING_SECONDS", 0.1)
+    with bucket_lock.bucket_lock(Bucket("gs://bucket/p")):
+        said = mpt("add-task", "gs://bucket/p/two.safetensors", f"--source={one}", code=1)
+    assert "is writing gs://bucket/p" in said
 
 
 def test_add_task_compares_shared_prompts_by_hash(mpt, whole_job, parts):

@@ -248,8 +248,3 @@ def test_what_is_wrong_is_said_at_once(toy, tmp_path, capsys, macros, message):
     assert not (tmp_path / "run").exists()
     assert main(toy.sweep(tmp_path / "run", "--status")) == 1
     assert "no sweep" in capsys.readouterr().err
-
-
-def test_a_sweep_in_a_bucket_is_refused(toy, capsys):
-    assert main(toy.sweep("gs://bucket/runs")) == 1
-    assert "is an address" in capsys.readouterr().err

@@ -3,13 +3,19 @@
 import dataclasses
 import subprocess
 import sys
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+from rich.console import Console
 
 from mpt_jax.errors import UserError
-from mpt_jax.stages import sweep_ledger
+from mpt_jax.places import Bucket
+from mpt_jax.stages import sweep, sweep_ledger, sweep_workers
+from mpt_jax.stages.sweep_journal import BucketJournal
 from mpt_jax.stages.sweep_ledger import Ledger
+from mpt_jax.stages.sweep_population import Trainer
 from mpt_jax.stages.sweep_setup import Setup
 from mpt_jax.stages.sweep_space import Range, Setting, Space, resolve
 from mpt_jax.stages.sweep_trial import DONE, FAILED, PRUNED, RUNNING, WAITING
@@ -23,8 +29,11 @@ SETUP = Setup(
 )
 
 
-@pytest.fixture(params=["sqlite", "journal"])
+@pytest.fixture(params=["sqlite", "journal", "bucket"])
 def storage(request, tmp_path):
+    if request.param == "bucket":
+        request.getfixturevalue("bucket")
+        return "gs://bucket/ledger"
     return None if request.param == "sqlite" else str(tmp_path / "journal.log")
 
 
@@ -36,7 +45,7 @@ def quick_claims(monkeypatch):
 def opened(tmp_path, storage=None, **changes):
     setup = dataclasses.replace(SETUP, **changes)
     settings = resolve(setup.space, ("a", "b"), lambda names: (names,))
-    return Ledger(storage, tmp_path, setup, settings)
+    return Ledger(storage, str(tmp_path), setup, settings)
 
 
 def tell(ledger, population, score=0.5):
@@ -125,7 +134,9 @@ def test_another_sweep_is_refused_and_more_workers_are_not(tmp_path):
     with pytest.raises(UserError, match="cannot be opened"):
         opened(tmp_path, storage="nosuchdatabase://there")
     with pytest.raises(UserError, match="no sweep"):
-        Ledger(None, tmp_path / "other", SETUP, resolve(SETUP.space, ("a",), tuple), joins=False)
+        Ledger(
+            None, str(tmp_path / "other"), SETUP, resolve(SETUP.space, ("a",), tuple), joins=False
+        )
 
 
 @pytest.mark.parametrize("sampler", ["random", "tpe"])
@@ -151,10 +162,49 @@ def test_samplers_draw_so_many_trials_together_and_populations_that_compile_alik
 
 def test_no_setting_is_drawn_twice(tmp_path):
     space = Space(Setting(prompt_length=3), ({"rank": (1, 2), "weight": (0.0, 0.9)},))
-    ledger = opened(tmp_path, sampler="random", trials=9, space=space, population=8)
+    journal = str(tmp_path / "journal.log")
+    ledger = opened(tmp_path, journal, sampler="random", trials=9, space=space, population=8)
     (population,) = ledger.ask("one")
     assert len({t.setting for t in population}) == len(population) == 4
     assert ledger.ask("one") == []
+
+
+def test_workers_that_write_at_once_lose_nothing(bucket):
+    journals = [BucketJournal("gs://bucket/ledger") for _ in range(4)]
+
+    def write(worker):
+        for number in range(10):
+            journals[worker].append_logs([{"worker": worker, "number": number}])
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(write, range(4)))
+    entries = BucketJournal("gs://bucket/ledger").read_logs(0)
+    assert all(journal.read_logs(0) == entries for journal in journals)
+    for worker in range(4):
+        own = [entry["number"] for entry in entries if entry["worker"] == worker]
+        assert own == list(range(10))
+    assert journals[0].read_logs(38) == entries[38:] and journals[0].read_logs(40) == []
+
+
+def test_an_entry_whose_answer_was_lost_is_written_once(bucket, monkeypatch):
+    journal, write = BucketJournal("gs://bucket/ledger"), Bucket.write
+
+    def write_twice(self, name, data, *, new=False):
+        write(self, name, data, new=new)
+        write(self, name, data, new=new)  # as a client does that hears nothing of the first one
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Bucket, "write", write_twice)
+        journal.append_logs([{"worker": 0}])
+    journal.append_logs([{"worker": 1}])
+    assert journal.read_logs(0) == [{"worker": 0}, {"worker": 1}]
+
+
+def test_a_store_without_conditions_is_refused(bucket, monkeypatch):
+    write = Bucket.write
+    monkeypatch.setattr(Bucket, "write", lambda self, name, data, new: write(self, name, data))
+    with pytest.raises(UserError, match="give --storage"):
+        opened(bucket, "gs://bucket/ledger")
 
 
 def test_the_better_half_by_the_first_seed_is_kept(tmp_path):
@@ -175,27 +225,65 @@ def test_the_better_half_by_the_first_seed_is_kept(tmp_path):
     assert not everything.prunes(population[0].number)
 
 
-def test_a_worker_is_alive_until_its_process_ends(tmp_path):
+@pytest.mark.parametrize("lives", [False, True])
+def test_who_has_nothing_left_waits_for_a_sign_of_the_others(tmp_path, monkeypatch, lives):
+    """Or for their death, where nobody else could take over what they have begun."""
+    monkeypatch.setattr(sweep_workers, "GRACE_SECONDS", 1.0)
+    monkeypatch.setattr(sweep, "BEAT_SECONDS", 0.3)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    ledger = opened(tmp_path, str(tmp_path / "journal.log"), population=6)
+    (left, *_) = ledger.ask("far-1-a")
+    ledger.beat("far-1-a", time.time())
+
+    class Quick(Trainer):
+        def __init__(self):
+            pass
+
+        def train(self, population):
+            tell(ledger, population)
+
+    def beat():
+        while not ended.wait(0.1):
+            ledger.beat("far-1-a", time.time())
+
+    ended = threading.Event()
+    other = threading.Thread(target=beat)
+    if lives:
+        other.start()
+    try:
+        with Worker(ledger.beat) as worker:
+            sweep._work(ledger, worker, Quick(), Console(quiet=True))
+    finally:
+        ended.set()
+    found = ledger.trials_by_number()
+    assert {found[t.number].state for t in left} == {RUNNING if lives else DONE}
+    assert {t.state for t in found.values() if t.number not in {t.number for t in left}} == {DONE}
+
+
+def test_a_worker_is_alive_until_its_process_ends(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     beats = {}
-    with Worker(tmp_path, beats.__setitem__) as worker, Worker(tmp_path, lambda *_: None) as other:
+    with Worker(beats.__setitem__) as worker, Worker(lambda *_: None) as other:
         assert worker.is_alive(other.name, {}) and worker.is_alive(worker.name, {})
         code = (
-            "import sys, time; from pathlib import Path\n"
+            "import time\n"
             "from mpt_jax.stages.sweep_workers import Worker\n"
-            "with Worker(Path(sys.argv[1]), lambda *_: None) as w:\n"
+            "with Worker(lambda *_: None) as w:\n"
             "    print(w.name, flush=True); time.sleep(100)"
         )
-        process = subprocess.Popen(
-            [sys.executable, "-c", code, str(tmp_path)], stdout=subprocess.PIPE, text=True
-        )
+        process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
         name = process.stdout.readline().strip()
         now = {name: time.time()}
-        assert worker.is_alive(name, {})
+        assert worker.is_alive(name, {}) and worker.was_seen(name, {}, {})
         process.kill()
         process.communicate()
         assert not worker.is_alive(name, now)  # whatever it said last
+        assert not worker.was_seen(name, now, now)
         # Of another machine the beats are all there is.
         elsewhere = {"far-1-abc": time.time(), "far-2-abc": time.time() - 2 * GRACE_SECONDS}
         assert [worker.is_alive(n, elsewhere) for n in elsewhere] == [True, False]
+        later = {"far-1-abc": time.time() + 1}
+        assert not worker.was_seen("far-1-abc", elsewhere, elsewhere)
+        assert worker.was_seen("far-1-abc", elsewhere, later)
         assert beats[worker.name] > 0
     assert beats[worker.name] == 0.0

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from mpt_jax.cli import main
-from mpt_jax.configuration import SHIPPED
+from mpt_jax.gin_files import SHIPPED
 from mpt_jax.methods.prompt_file import load_prompt_file
 from mpt_jax.methods.prompt_sources import ForeignPromptWarning, load_prompts
 from mpt_jax.models.formats.t5x_checkpoint import open_checkpoint

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from mpt_jax.configuration import SHIPPED
+from mpt_jax.gin_files import SHIPPED
 
 pytest.importorskip("t5x", reason="needs T5X from its repository (docs/t5x.md)")
 pytestmark = pytest.mark.slow
