@@ -1,6 +1,8 @@
 """What every test runs under: eight CPU devices, strict numerics, checked shapes, warnings as errors."""
 
+import gc
 import importlib
+import itertools
 import os
 import sys
 import tempfile
@@ -38,13 +40,61 @@ typechecker = beartype.beartype(conf=beartype.BeartypeConf(is_pep484_tower=True)
 sys.modules["mpt_jax_test_typechecker"] = sys.modules[__name__]
 jaxtyping.install_import_hook("mpt_jax", "mpt_jax_test_typechecker.typechecker")
 
+# The C library must not keep all that the largest step of any test has freed: `mpt` asks for it in this
+# process, which does not end with the run.
+host_memory = importlib.import_module("mpt_jax.host_memory")
+host_memory.keep_freed_memory = lambda mesh: None
+
+MOST_RESIDENT = 4 << 30  # bytes
 THIRD_PARTY_WARNINGS = ()
 
 
-def pytest_collection_modifyitems(items):
+def pytest_collection_modifyitems(config, items):
     for item in items:
         for warning in THIRD_PARTY_WARNINGS:
             item.add_marker(pytest.mark.filterwarnings(warning))
+    if workers := getattr(config, "workerinput", {}).get("workercount"):
+        items[:] = long_ones_first(items, workers)
+
+
+def long_ones_first(items, workers):
+    """The tests in the order for `pytest -n`, which gives each worker one stretch of it to begin with.
+
+    The modules with the most slow tests come first in every stretch, so that at the end, when those who
+    are done take from the others, only short tests are left. A module's tests stay together.
+    """
+    modules = [list(tests) for _, tests in itertools.groupby(items, key=lambda item: item.path)]
+    slow = {
+        i: sum(test.get_closest_marker("slow") is not None for test in tests)
+        for i, tests in enumerate(modules)
+    }
+    first = sorted((i for i in slow if slow[i]), key=lambda i: -slow[i])
+    short = [test for i, tests in enumerate(modules) if not slow[i] for test in tests]
+    ordered = []
+    for worker in range(workers):
+        stretch = [test for i in first[worker::workers] for test in modules[i]]
+        wanted = len(items) * (worker + 1) // workers - len(ordered) - len(stretch)
+        ordered += [*stretch, *short[: max(wanted, 0)]]
+        short = short[max(wanted, 0) :]
+    return ordered + short
+
+
+@pytest.fixture(scope="module", autouse=True)
+def memory_of_a_module():
+    """Keeps a worker's memory, and the time for looking through it, from growing with every module.
+
+    What is alive at a module's end (TensorFlow alone has 400,000 objects) is not looked at again by the
+    collections that stages ask for after each run. Programs are let go of only when memory is short, as
+    most of them are wanted again.
+    """
+    yield
+    statistics = Path("/proc/self/statm")  # of Linux
+    pages = int(statistics.read_text().split()[1]) if statistics.exists() else 0
+    if pages * os.sysconf("SC_PAGE_SIZE") > MOST_RESIDENT:
+        gc.unfreeze()
+        jax.clear_caches()
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture

@@ -13,7 +13,8 @@ pytestmark = pytest.mark.skipif(
     reason="needs libtpu, which the extra `plan` brings: pip install 'mpt_jax[plan]'",
 )
 # In a process of its own, as libtpu is to be told of the topology first.
-ENVIRONMENT = {k: v for k, v in os.environ.items() if k not in ("XLA_FLAGS", "JAX_PLATFORMS")}
+OURS = ("XLA_FLAGS", "JAX_PLATFORMS", "JAX_NUM_CPU_DEVICES")  # settings of conftest.py
+ENVIRONMENT = {k: v for k, v in os.environ.items() if k not in OURS}
 
 KERNELS = """
 import sys

@@ -29,7 +29,7 @@ def start(words, logs, *, only_second=()):
             processes.append(
                 subprocess.Popen(
                     [sys.executable, "-m", "mpt_jax", *words, *more],
-                    env={**os.environ, "XLA_FLAGS": ""}, stdout=log, stderr=subprocess.STDOUT,
+                    env={**os.environ, "JAX_NUM_CPU_DEVICES": "1"}, stdout=log, stderr=subprocess.STDOUT,
                 )
             )  # fmt: skip
     return processes

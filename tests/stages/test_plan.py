@@ -16,6 +16,7 @@ needs_libtpu = pytest.mark.skipif(importlib.util.find_spec("libtpu") is None, re
 ONE_VARIANT = "--gin.distill.run.variants=(@mpt/distill.Variant(),)"
 ACCUMULATE = "--gin.distill/fleet.Training.accumulate=2"
 EMBEDDED = "--gin_file=models/embedded.gin"
+OURS = ("XLA_FLAGS", "JAX_PLATFORMS", "JAX_NUM_CPU_DEVICES")  # settings of conftest.py
 
 
 def words(stage, *more, files=(EMBEDDED,), topology="cpu:8", **macros):
@@ -34,7 +35,7 @@ def planned(capsys, *arguments, code=0, **options):
 
 def on_tpu(*arguments, **options):
     """The same in a process of its own, as libtpu is to be told of the topology first."""
-    environment = {k: v for k, v in os.environ.items() if k not in ("XLA_FLAGS", "JAX_PLATFORMS")}
+    environment = {k: v for k, v in os.environ.items() if k not in OURS}
     command = [sys.executable, "-m", "mpt_jax", *words(*arguments, "--json", **options)]
     found = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=1800)
     assert found.returncode in (0, 1), found.stderr
@@ -210,7 +211,7 @@ def test_chips_are_known():
         "prepare(names)\n"
         "print([topology_named(name).chip.name for name in names])\n"
     )
-    environment = {k: v for k, v in os.environ.items() if k != "XLA_FLAGS"}
+    environment = {k: v for k, v in os.environ.items() if k not in OURS}
     found = subprocess.run(
         [sys.executable, "-c", script], capture_output=True, text=True, env=environment, timeout=300
     )
