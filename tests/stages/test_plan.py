@@ -163,7 +163,41 @@ def test_a_fleet_laid_out_along_data_reduces_no_gradient(capsys):
     assert total(shared)["bytes"] > 4 * gradient
 
 
-# Ahead of time for TPUs: T5 v1.1 XL and XXL, distillation, 256 + 100 inputs, 16 targets.
+# Ahead of time for TPUs. First the shipped backbone, which takes seconds; its smallest matrix has 64 kB.
+
+
+@needs_libtpu
+@pytest.mark.quick_tpu
+def test_a_small_model_on_whole_chips():
+    flags = ("--tasks=6", "--rows_per_replica=8", ONE_VARIANT)
+    (plan,) = on_tpu("distill", *flags, topology="v5e:2x2")
+    assert plan["fits"] and plan["setting"]["data"] == 4 and plan["rows"] == 32
+    assert set(plan["collectives"]) == {"all-reduce"}
+    # The gradient of what is trained, and a few numbers: 12 x 128 shared, 6 x (12 + 128) of the tasks.
+    assert total(plan)["count"] <= 2
+    assert total(plan)["bytes"] < 1.05 * 4 * (12 * 128 + 6 * (12 + 128))
+
+
+@needs_libtpu
+@pytest.mark.quick_tpu
+def test_a_small_model_on_parts_of_chips():
+    flags = ("--tasks=6", "--rows_per_replica=8", "--model_axis=2", ONE_VARIANT)
+    (plan,) = on_tpu("distill", *flags, topology="v5e:2x2")
+    assert plan["fits"] and (plan["setting"]["data"], plan["setting"]["model"]) == (2, 2)
+    assert total(plan)["count"] <= 29
+    assert plan["largest_gather"] < 1e4  # no weight is gathered
+    assert set(plan["collectives"]) <= {"all-reduce", "all-gather"}
+
+
+@needs_libtpu
+@pytest.mark.quick_tpu
+def test_a_small_fleet_on_tpus_reduces_no_gradient():
+    (plan,) = on_tpu("teach", "--tasks=4", "--rows_per_replica=4", topology="v5e:2x2")
+    gradient = 12 * 128 * 4  # of one prompt
+    assert sum(one["bytes"] for one in plan["collectives"].values()) < 1000 < gradient
+
+
+# T5 v1.1 XL and XXL, distillation, 256 + 100 inputs, 16 targets.
 
 
 def tpu_model(size):
@@ -203,6 +237,7 @@ def test_a_fleet_on_tpus_reduces_no_gradient():
 
 
 @needs_libtpu
+@pytest.mark.quick_tpu
 def test_chips_are_known():
     """Every kind of device in the table is one that libtpu names, where it is a TPU's."""
     script = (
