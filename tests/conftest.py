@@ -11,11 +11,11 @@ from pathlib import Path
 # Before the first import of jax: afterwards the number of devices is settled. Tests that start processes
 # of one device set it to 1 again.
 os.environ["JAX_NUM_CPU_DEVICES"] = "8"
-# Compiling takes half as long if LLVM does not optimise, and on models as small as the tests' running takes
-# no longer. What XLA makes of a program before (fusions, collectives, memory) is the same.
-os.environ["XLA_FLAGS"] = (
-    os.environ.get("XLA_FLAGS", "") + " --xla_backend_optimization_level=0"
-).strip()
+# Compiling takes a quarter of the time if LLVM does not optimise and XLA writes fusions in its older way;
+# running models as small as the tests' takes no longer. Collectives and FLOPs are the same. What a CPU of a
+# user runs, with XLA's own flags, is in tests/benchmarks and in the quickstart of .ci/run.
+CHEAP_COMPILING = "--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false"
+os.environ["XLA_FLAGS"] = f"{CHEAP_COMPILING} {os.environ.get('XLA_FLAGS', '')}".strip()
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 # Shared by all runs of this user, so that only the first one pays for compiling, and inherited by
