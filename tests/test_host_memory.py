@@ -37,9 +37,8 @@ print(pages)
     "mode, devices, kept", [("inline", 1, True), ("async", 1, False), ("inline", 2, False)]
 )
 def test_a_second_block_is_the_first_one_again(mode, devices, kept):
-    flags = f"--xla_force_host_platform_device_count={devices}"
     done = subprocess.run(
         [sys.executable, "-c", PROGRAM, mode], capture_output=True, text=True, check=True,
-        env={**os.environ, "XLA_FLAGS": flags, "GLIBC_TUNABLES": ""},
+        env={**os.environ, "JAX_NUM_CPU_DEVICES": str(devices), "GLIBC_TUNABLES": ""},
     )  # fmt: skip
     assert (int(done.stdout) < 100) == kept

@@ -9,6 +9,7 @@ decode cache treat virtual tokens like any others.
 """
 
 import dataclasses
+import functools
 from typing import Any, NamedTuple
 
 import flax
@@ -304,6 +305,11 @@ def init_params(config: T5Config, rng: Array) -> dict:
 
 def logical_axes(config: T5Config) -> dict:
     """The parameters' logical axis names, e.g. ("embed", "joined_kv"), from shapes alone."""
+    return jax.tree.map(tuple, _axis_names(config))  # From PartitionSpec, which counts as a leaf.
+
+
+@functools.lru_cache
+def _axis_names(config: T5Config) -> dict:
+    """Traces the network, as `parameter_shapes` does; not to be changed."""
     abstract = jax.eval_shape(lambda: init_variables(config, jax.random.key(0)))
-    axes = flax.core.unfreeze(nn_partitioning.get_axis_names(abstract["params_axes"]))
-    return jax.tree.map(tuple, axes)  # From PartitionSpec, which counts as a leaf.
+    return flax.core.unfreeze(nn_partitioning.get_axis_names(abstract["params_axes"]))

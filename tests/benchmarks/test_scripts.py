@@ -22,8 +22,8 @@ def run(tmp_path):
         words = [sys.executable, str(BENCHMARKS / f"{script}.py"), "--size=tiny", "--rounds=1"]
         done = subprocess.run(
             [*words, f"--output={output}", *flags], capture_output=True, text=True, check=False,
-            # One device, as the benchmarks have on a CPU; the tests' own eight are no matter here.
-            env={**os.environ, "XLA_FLAGS": ""},
+            # One device and XLA's own flags, as the benchmarks have on a CPU, not those of the tests.
+            env={**os.environ, "XLA_FLAGS": "", "JAX_NUM_CPU_DEVICES": "1"},
         )  # fmt: skip
         assert done.returncode == 0, done.stdout + done.stderr
         return json.loads(output.read_text())[script]

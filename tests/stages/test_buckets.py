@@ -110,7 +110,7 @@ def start():
             processes.append(
                 subprocess.Popen(
                     [sys.executable, "-m", "mpt_jax", *words],
-                    env={**os.environ, "XLA_FLAGS": ""}, stdout=file, stderr=subprocess.STDOUT,
+                    env={**os.environ, "JAX_NUM_CPU_DEVICES": "1"}, stdout=file, stderr=subprocess.STDOUT,
                 )
             )  # fmt: skip
         return processes[-1]

@@ -75,7 +75,7 @@ def start(words, log):
     with log.open("w") as file:
         return subprocess.Popen(
             [sys.executable, "-m", "mpt_jax", *words],
-            env={**os.environ, "XLA_FLAGS": ""}, stdout=file, stderr=subprocess.STDOUT,
+            env={**os.environ, "JAX_NUM_CPU_DEVICES": "1"}, stdout=file, stderr=subprocess.STDOUT,
         )  # fmt: skip
 
 

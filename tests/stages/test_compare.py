@@ -213,7 +213,7 @@ def test_killed_it_ends_as_if_undisturbed(toy, finished, tmp_path):
     alone = {"METHOD": "prompt_tuning", "TRANSFER": None}  # it needs no source stage
     process = subprocess.Popen(
         [sys.executable, "-m", "mpt_jax", *flags(toy, folder, **alone)],
-        env={**os.environ, "XLA_FLAGS": ""}, stdout=subprocess.PIPE,
+        env={**os.environ, "JAX_NUM_CPU_DEVICES": "1"}, stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT, text=True,
     )  # fmt: skip
     deadline = time.monotonic() + 300

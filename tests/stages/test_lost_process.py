@@ -31,7 +31,7 @@ def start(words, logs, *, count=2, only_last=()):
             processes.append(
                 subprocess.Popen(
                     [sys.executable, "-m", "mpt_jax", *words, *more],
-                    env={**os.environ, "XLA_FLAGS": ""}, stdout=log, stderr=subprocess.STDOUT,
+                    env={**os.environ, "JAX_NUM_CPU_DEVICES": "1"}, stdout=log, stderr=subprocess.STDOUT,
                 )
             )  # fmt: skip
     return processes

@@ -52,7 +52,7 @@ def in_two_processes(stages):
     processes = [
         subprocess.Popen(
             [sys.executable, "-c", WORKER, json.dumps(stages), *together, f"--process_index={i}"],
-            env={**os.environ, "XLA_FLAGS": ""},
+            env={**os.environ, "JAX_NUM_CPU_DEVICES": "1"},
             stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
         )
         for i in range(2)

@@ -195,7 +195,7 @@ def test_killed_and_stopped_it_ends_as_if_undisturbed(toy, finished, tmp_path):
     def start():
         return subprocess.Popen(
             [sys.executable, "-m", "mpt_jax", *toy.paper(folder)],
-            env={**os.environ, "XLA_FLAGS": ""}, stdout=subprocess.PIPE,
+            env={**os.environ, "JAX_NUM_CPU_DEVICES": "1"}, stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT, text=True,
         )  # fmt: skip
 

@@ -16,6 +16,7 @@ needs_libtpu = pytest.mark.skipif(importlib.util.find_spec("libtpu") is None, re
 ONE_VARIANT = "--gin.distill.run.variants=(@mpt/distill.Variant(),)"
 ACCUMULATE = "--gin.distill/fleet.Training.accumulate=2"
 EMBEDDED = "--gin_file=models/embedded.gin"
+OURS = ("XLA_FLAGS", "JAX_PLATFORMS", "JAX_NUM_CPU_DEVICES")  # settings of conftest.py
 
 
 def words(stage, *more, files=(EMBEDDED,), topology="cpu:8", **macros):
@@ -34,7 +35,7 @@ def planned(capsys, *arguments, code=0, **options):
 
 def on_tpu(*arguments, **options):
     """The same in a process of its own, as libtpu is to be told of the topology first."""
-    environment = {k: v for k, v in os.environ.items() if k not in ("XLA_FLAGS", "JAX_PLATFORMS")}
+    environment = {k: v for k, v in os.environ.items() if k not in OURS}
     command = [sys.executable, "-m", "mpt_jax", *words(*arguments, "--json", **options)]
     found = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=1800)
     assert found.returncode in (0, 1), found.stderr
@@ -173,7 +174,41 @@ def test_a_fleet_laid_out_along_data_reduces_no_gradient(capsys):
     assert total(shared)["bytes"] > 4 * gradient
 
 
-# Ahead of time for TPUs: T5 v1.1 XL and XXL, distillation, 256 + 100 inputs, 16 targets.
+# Ahead of time for TPUs. First the shipped backbone, which takes seconds; its smallest matrix has 64 kB.
+
+
+@needs_libtpu
+@pytest.mark.quick_tpu
+def test_a_small_model_on_whole_chips():
+    flags = ("--tasks=6", "--rows_per_replica=8", ONE_VARIANT)
+    (plan,) = on_tpu("distill", *flags, topology="v5e:2x2")
+    assert plan["fits"] and plan["setting"]["data"] == 4 and plan["rows"] == 32
+    assert set(plan["collectives"]) == {"all-reduce"}
+    # The gradient of what is trained, and a few numbers: 12 x 128 shared, 6 x (12 + 128) of the tasks.
+    assert total(plan)["count"] <= 2
+    assert total(plan)["bytes"] < 1.05 * 4 * (12 * 128 + 6 * (12 + 128))
+
+
+@needs_libtpu
+@pytest.mark.quick_tpu
+def test_a_small_model_on_parts_of_chips():
+    flags = ("--tasks=6", "--rows_per_replica=8", "--model_axis=2", ONE_VARIANT)
+    (plan,) = on_tpu("distill", *flags, topology="v5e:2x2")
+    assert plan["fits"] and (plan["setting"]["data"], plan["setting"]["model"]) == (2, 2)
+    assert total(plan)["count"] <= 29
+    assert plan["largest_gather"] < 1e4  # no weight is gathered
+    assert set(plan["collectives"]) <= {"all-reduce", "all-gather"}
+
+
+@needs_libtpu
+@pytest.mark.quick_tpu
+def test_a_small_fleet_on_tpus_reduces_no_gradient():
+    (plan,) = on_tpu("teach", "--tasks=4", "--rows_per_replica=4", topology="v5e:2x2")
+    gradient = 12 * 128 * 4  # of one prompt
+    assert sum(one["bytes"] for one in plan["collectives"].values()) < 1000 < gradient
+
+
+# T5 v1.1 XL and XXL, distillation, 256 + 100 inputs, 16 targets.
 
 
 def tpu_model(size):
@@ -213,6 +248,7 @@ def test_a_fleet_on_tpus_reduces_no_gradient():
 
 
 @needs_libtpu
+@pytest.mark.quick_tpu
 def test_chips_are_known():
     """Every kind of device in the table is one that libtpu names, where it is a TPU's."""
     script = (
@@ -221,7 +257,7 @@ def test_chips_are_known():
         "prepare(names)\n"
         "print([topology_named(name).chip.name for name in names])\n"
     )
-    environment = {k: v for k, v in os.environ.items() if k != "XLA_FLAGS"}
+    environment = {k: v for k, v in os.environ.items() if k not in OURS}
     found = subprocess.run(
         [sys.executable, "-c", script], capture_output=True, text=True, env=environment, timeout=300
     )

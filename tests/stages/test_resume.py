@@ -22,7 +22,7 @@ PROGRAMS = {
 
 def start(toy, folder, stage="teach", **macros):
     words = toy.flags(stage, folder, **{**LONG, **macros})
-    environment = {**os.environ, "XLA_FLAGS": ""}
+    environment = {**os.environ, "JAX_NUM_CPU_DEVICES": "1"}
     return subprocess.Popen(
         [sys.executable, "-m", "mpt_jax", *words],
         env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,

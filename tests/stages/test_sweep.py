@@ -51,7 +51,7 @@ def by_setting(sweep):
 
 def start(words) -> subprocess.Popen:
     return subprocess.Popen(
-        [sys.executable, "-m", "mpt_jax", *words], env={**os.environ, "XLA_FLAGS": ""},
+        [sys.executable, "-m", "mpt_jax", *words], env={**os.environ, "JAX_NUM_CPU_DEVICES": "1"},
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
     )  # fmt: skip
 

@@ -59,7 +59,7 @@ def place(tmp_path_factory, plain_checkpoint):
     folder = tmp_path_factory.mktemp("mains")
     (folder / "mine.gin").write_text(MINE)
     paths = [ROOT, ROOT / "tests" / "stages", os.environ.get("PYTHONPATH", "")]
-    env = os.environ | {"PYTHONPATH": os.pathsep.join(map(str, paths)), "XLA_FLAGS": ""}
+    env = os.environ | {"PYTHONPATH": os.pathsep.join(map(str, paths)), "JAX_NUM_CPU_DEVICES": "1"}
     return types.SimpleNamespace(folder=folder, env=env, plain=plain_checkpoint)
 
 

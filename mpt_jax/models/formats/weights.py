@@ -1,5 +1,6 @@
 """What a reader of backbone files offers, and the check that a file holds exactly what is needed."""
 
+import functools
 from collections.abc import Iterable, Mapping
 from typing import Protocol, runtime_checkable
 
@@ -56,6 +57,12 @@ def read_finite(weights: Weights, path: str) -> np.ndarray:
 
 def parameter_shapes(config: T5Config) -> dict[str, Shape]:
     """The shape of every weight by its path in the unrolled tree."""
+    return dict(_parameter_shapes(config))
+
+
+@functools.lru_cache
+def _parameter_shapes(config: T5Config) -> dict[str, Shape]:
+    """Traces the network, which takes a good part of a second; every run asks for it several times."""
     abstract = jax.eval_shape(lambda: init_params(config, jax.random.key(0)))
     if config.scan_layers:
         abstract = jax.eval_shape(unstack_layers, abstract)
