@@ -12,8 +12,8 @@ from pathlib import Path
 # of one device set it to 1 again.
 os.environ["JAX_NUM_CPU_DEVICES"] = "8"
 # Compiling takes a quarter of the time if LLVM does not optimise and XLA writes fusions in its older way;
-# running models as small as the tests' takes no longer. Collectives and FLOPs are the same. What a CPU of a
-# user runs, with XLA's own flags, is in tests/benchmarks and in the quickstart of .ci/run.
+# running models as small as the tests' takes no longer. Collectives and matrix products are the same. XLA's
+# own flags, which a user's CPU has, are tested by tests/benchmarks and by the quickstart of .ci/run.
 CHEAP_COMPILING = "--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false"
 os.environ["XLA_FLAGS"] = f"{CHEAP_COMPILING} {os.environ.get('XLA_FLAGS', '')}".strip()
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
