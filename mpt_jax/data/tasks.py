@@ -18,6 +18,7 @@ from typing import Any
 
 from mpt_jax.data.vocabularies import Vocabulary, from_seqio
 from mpt_jax.errors import UserError, unknown_name
+from mpt_jax.optional_imports import without
 from mpt_jax.user_modules import load_modules
 
 MIXING_CAP = 2**18  # T5's limit on examples-proportional rates (Raffel et al. 2020)
@@ -32,7 +33,7 @@ def import_seqio() -> types.ModuleType:
     if "seqio" in sys.modules:
         return sys.modules["seqio"]
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    with _without_chatter(), warnings.catch_warnings():
+    with _without_chatter(), without("sklearn"), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # deprecations inside TensorFlow are nobody's here
         try:
             seqio = importlib.import_module("seqio")

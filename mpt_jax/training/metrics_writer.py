@@ -13,6 +13,8 @@ from typing import Any
 
 import numpy as np
 
+from mpt_jax.optional_imports import without
+
 
 class MetricsWriter:
     """Writes rows of one run.
@@ -24,8 +26,8 @@ class MetricsWriter:
     """
 
     def __init__(self, folder: str | Path, members: Sequence[str], *, resumed_at: int = 0):
-        # Here, for it imports torch where that is installed: seconds that only training need wait.
-        from tensorboardX import SummaryWriter
+        with without("torch"):
+            from tensorboardX import SummaryWriter
 
         self.folder = Path(folder)
         self.members = tuple(members)
