@@ -98,6 +98,23 @@ def memory_of_a_module():
 
 
 @pytest.fixture
+def own_methods():
+    """What a test loads by --method_module is forgotten before and behind it."""
+    from mpt_jax.methods.registry import METHODS
+
+    def forget():
+        for name in [name for name in sys.modules if name.startswith("mpt_method_file_")]:
+            own = sys.modules.pop(name)
+            for kind, method in list(METHODS.items()):
+                if method.__module__ == own.__name__:
+                    del METHODS[kind]
+
+    forget()
+    yield
+    forget()
+
+
+@pytest.fixture
 def bucket(tmp_path, monkeypatch):
     """The folder behind gs://bucket, in this process and in those that it starts; the cache is fresh."""
     from mpt_jax.places import Bucket

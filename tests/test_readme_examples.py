@@ -56,7 +56,7 @@ def commands() -> list[tuple[str, list[str]]]:
 
 
 @pytest.fixture
-def backbone(tmp_path, monkeypatch) -> str:
+def backbone(tmp_path, monkeypatch, own_methods) -> str:
     """The folder of a tiny backbone with bytes for ids; the working directory is an empty one."""
     folder = tmp_path / "tiny"
     config = T5Config(

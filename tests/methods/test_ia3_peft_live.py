@@ -1,6 +1,5 @@
 """The guide's own method, (IA)^3, against PEFT's on transformers' T5: forward and gradient."""
 
-import sys
 import warnings
 from pathlib import Path
 
@@ -8,7 +7,7 @@ import jax
 import numpy as np
 import pytest
 
-from mpt_jax.methods.registry import METHODS, method_named
+from mpt_jax.methods.registry import method_named
 from mpt_jax.models.formats.hf_names import hf_tensor
 from mpt_jax.models.formats.hf_writer import save_backbone
 from mpt_jax.user_modules import load_modules
@@ -25,12 +24,9 @@ EXAMPLE = Path(__file__).parents[2] / "examples" / "ia3.py"
 
 
 @pytest.fixture
-def method(config):
+def method(config, own_methods):
     load_modules([EXAMPLE], "method")
-    yield method_named("ia3").build(name="ia3", members=1, tasks=1, length=1, config=config)
-    METHODS.pop("ia3")
-    for name in [name for name in sys.modules if name.startswith("mpt_method_file_")]:
-        del sys.modules[name]
+    return method_named("ia3").build(name="ia3", members=1, tasks=1, length=1, config=config)
 
 
 @pytest.mark.parametrize("version", ["v1_0", "v1_1"], indirect=True)

@@ -1,7 +1,6 @@
 """The user's own method (examples/ia3.py): trained, scored, asked and exported without touching mpt_jax."""
 
 import json
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -17,26 +16,12 @@ EXAMPLES = Path(__file__).parents[2] / "examples"
 MODULE = f"--method_module={EXAMPLES / 'ia3.py'}"
 
 
-@pytest.fixture
-def forgotten():
-    """What commands load is forgotten before and behind a test."""
-    _forget()
-    yield
-    _forget()
-
-
-def _forget():
-    METHODS.pop("ia3", None)
-    for name in [name for name in sys.modules if name.startswith("mpt_method_file_")]:
-        del sys.modules[name]
-
-
 def test_the_example_is_short():
     assert len((EXAMPLES / "ia3.py").read_text().splitlines()) < 60
 
 
 @pytest.mark.slow
-def test_a_method_from_outside_takes_the_whole_way(toy, forgotten, tmp_path, capsys, monkeypatch):
+def test_a_method_from_outside_takes_the_whole_way(toy, own_methods, tmp_path, capsys, monkeypatch):
     run, scores = tmp_path / "ia3", tmp_path / "scores"
     gin = f"--gin_file={EXAMPLES / 'ia3.gin'}"
     # Without its module nobody knows it.
@@ -73,7 +58,7 @@ def test_a_method_from_outside_takes_the_whole_way(toy, forgotten, tmp_path, cap
     np.testing.assert_allclose(after, np.asarray(before) * scale[None], rtol=1e-6)
 
 
-def test_names_are_taken_once(forgotten):
+def test_names_are_taken_once(own_methods):
     bitfit = method_named("bitfit")
     assert register(bitfit) is bitfit  # once more changes nothing
     other = type("Other", (bitfit,), {})
