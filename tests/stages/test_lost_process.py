@@ -15,7 +15,7 @@ import pytest
 from mpt_jax.training import checkpoints
 
 LONG = {"TRAIN_STEPS": 300, "CHECKPOINT_PERIOD": 20, "EVAL_PERIOD": 100}
-LONG_RUN = {"DISTILL_STEPS": 300, "CHECKPOINT_PERIOD": 20, "EVAL_PERIOD": 100}
+LONG_RUN = {"DISTILL_STEPS": 100, "CHECKPOINT_PERIOD": 10, "EVAL_PERIOD": 50}
 
 
 def start(words, logs, *, count=2, only_last=()):
