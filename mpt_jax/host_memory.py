@@ -4,7 +4,7 @@ XLA asks the C library for all temporaries of a step in one block, and gives it 
 large block comes fresh from the kernel, which clears each page at its first use: for a gigabyte over a
 tenth of a step's time. Here the C library is told to keep freed blocks. Steps must then run in the
 caller's thread: in a thread of JAX's own the next step's block may be asked for before the last one is
-freed, and two would be kept.
+freed, and two would be kept. They do so only if their inputs are there, which `shard_batch` waits for.
 """
 
 import ctypes

@@ -98,3 +98,13 @@ def test_replicated_tree_lies_whole_on_every_device():
     mesh = partitioning.make_mesh()
     placed = partitioning.place({"a": np.ones((3, 5))}, partitioning.replicated(mesh))
     assert [shard.data.shape for shard in placed["a"].addressable_shards] == [(3, 5)] * 8
+
+
+def test_a_cpu_has_a_large_batch_before_the_step_starts():
+    """Else the step would run in a thread of its own, and ask for memory before the last one is freed."""
+    mesh = partitioning.make_mesh(None, jax.devices()[:1])
+    for _ in range(5):
+        (array,) = partitioning.shard_batch(
+            mesh, {"states": np.ones((64, 1 << 18), np.float32)}
+        ).values()
+        assert array.is_ready()

@@ -98,6 +98,10 @@ def shard_batch(mesh: Mesh, batch: Mapping[str, np.ndarray]) -> dict[str, jax.Ar
             )
         shape = (rows, *local.shape[1:])
         arrays[name] = jax.make_array_from_process_local_data(sharding, np.asarray(local), shape)
+    if mesh.devices.flat[0].platform == "cpu":
+        # A CPU copies large arrays on the side, and would then start the step in a thread of its own as
+        # well: see host_memory.
+        jax.block_until_ready(arrays)
     return arrays
 
 
