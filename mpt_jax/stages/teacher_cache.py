@@ -146,8 +146,7 @@ class TeacherCache:
         if self._shared is not None and jax.process_index() == 0:
             for entry in self._entries:
                 publish_store(self._open(entry), self._shared)
-        if jax.process_count() > 1:
-            multihost_utils.sync_global_devices("the teacher cache is filled")
+        multihost_utils.sync_global_devices("the teacher cache is filled")
         return {
             entry.task: RecordedStore(self._open(entry), self._fields, entry.lengths)
             for entry in self._entries
@@ -196,9 +195,8 @@ class TeacherCache:
     def _agreed(self) -> list[Entry]:
         """What the first process misses: all of them have to fill the same."""
         missing = np.array([not self._is_there(entry) for entry in self._entries], bool)
-        if jax.process_count() > 1:
-            missing = multihost_utils.broadcast_one_to_all(missing)
-        return [entry for entry, wanted in zip(self._entries, missing, strict=True) if wanted]
+        seen_by_first = multihost_utils.broadcast_one_to_all(missing)
+        return [entry for entry, wanted in zip(self._entries, seen_by_first, strict=True) if wanted]
 
     def _open(self, entry: Entry) -> Path:
         folder = self._folder / entry.name
