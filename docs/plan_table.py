@@ -19,9 +19,11 @@ CASES = {
     "xl-v5e-4x4": ("distill", "xl", 6, "v5e:4x4", ()),
     "xl-v5e-16x16": ("distill", "xl", 6, "v5e:16x16", ()),
     "xl-v5p-8x8x8": ("distill", "xl", 6, "v5p:8x8x8", ()),
+    "xl-2xv5e-16x16": ("distill", "xl", 6, "2xv5e:16x16", ()),
     "xxl-v5e-4x4-m2": ("distill", "xxl", 6, "v5e:4x4", ("--model_axis=2",)),
     "xxl-v5e-4x4-m4": ("distill", "xxl", 6, "v5e:4x4", ("--model_axis=4",)),
     "xxl-v5e-16x16-m4": ("distill", "xxl", 6, "v5e:16x16", ("--model_axis=4",)),
+    "xxl-2xv5e-16x16-m4": ("distill", "xxl", 6, "2xv5e:16x16", ("--model_axis=4",)),
     "teach-xl-v5e-4x4": ("teach", "xl", 16, "v5e:4x4", ()),
     "auto-xl-v5e-4x4": ("distill", "xl", 6, "v5e:4x4", ("--auto",)),
 }

@@ -1,4 +1,5 @@
 import dataclasses
+import random
 
 import jax
 import jax.numpy as jnp
@@ -39,6 +40,55 @@ def test_given_mesh_shape(shape, expected):
 def test_mesh_shape_that_does_not_fit_is_refused(shape):
     with pytest.raises(UserError, match="8 devices"):
         partitioning.make_mesh(shape)
+
+
+@dataclasses.dataclass(frozen=True)
+class Chip:
+    """What JAX says of a TPU."""
+
+    id: int
+    process_index: int
+    coords: tuple[int, int, int]
+    slice_index: int | None
+    platform: str = "tpu"
+
+
+def pod(slices=1, side=4):
+    """Slices of side x side chips, 2 x 2 to a host, numbered as JAX numbers them, in no order."""
+    chips = [
+        Chip(
+            id=(100_000 * (part + 1) if slices > 1 else 0) + x + side * y,
+            process_index=part * (side // 2) ** 2 + (y // 2) * (side // 2) + x // 2,
+            coords=(x, y, 0),
+            slice_index=part if slices > 1 else None,
+        )
+        for part in range(slices)
+        for y in range(side)
+        for x in range(side)
+    ]
+    random.Random(0).shuffle(chips)
+    return chips
+
+
+@pytest.mark.parametrize("slices", [1, 2])
+@pytest.mark.parametrize("model", [1, 2, 4, 8])
+def test_every_host_of_a_pod_feeds_one_run_of_rows(slices, model, monkeypatch):
+    mesh = partitioning.make_mesh((-1, model), pod(slices))
+    parts = []
+    for host in range(4 * slices):
+        monkeypatch.setattr(jax, "process_index", lambda host=host: host)
+        parts.append(partitioning.process_data_shard(mesh))
+    count = min(4 * slices, mesh.shape["data"])
+    assert sorted(parts) == sorted((n % count, count) for n in range(4 * slices))
+    for group in mesh.devices:  # which holds one copy of the backbone, and lies close together
+        x, y, _ = zip(*(chip.coords for chip in group), strict=True)
+        assert (max(x) - min(x) + 1) * (max(y) - min(y) + 1) == model
+        assert len({chip.slice_index for chip in group}) == 1
+
+
+def test_a_model_is_not_split_over_slices():
+    with pytest.raises(UserError, match="span slices.*divides the 16 devices of a slice"):
+        partitioning.make_mesh((1, 32), pod(slices=2))
 
 
 def test_one_device_is_a_mesh():

@@ -15,13 +15,14 @@ KINDS = (
     "collective-permute",
     "collective-broadcast",
 )
+TO_OTHER_SLICES = "send to other slices"  # of a TPU's, over the data centre's network
 
 
 class Collective(NamedTuple):
     """One collective instruction.
 
     Attributes:
-        kind: one of KINDS.
+        kind: one of KINDS, or TO_OTHER_SLICES.
         times: that it runs in a step.
         sizes: bytes of each array of its result, on one device.
         shape: of the result, as text.
@@ -46,8 +47,8 @@ def collectives(program: CompiledText) -> list[Collective]:
     """
     found = []
     for instruction, times in program.instructions():
-        kind = instruction.kind.removesuffix("-start")
-        if kind not in KINDS:
+        kind = _kind(instruction)
+        if kind is None:
             continue
         if times is None:
             raise ValueError(
@@ -75,9 +76,22 @@ def by_kind(found: Iterable[Collective]) -> dict[str, Total]:
     return totals
 
 
+def _kind(instruction: Instruction) -> str | None:
+    """None for what sends nothing to other devices."""
+    kind = instruction.kind.removesuffix("-start")
+    if kind in KINDS:
+        return kind
+    # What a program of several slices has besides its collectives within each.
+    if kind == "send" and '"xla_megascale_runtime"' in instruction.rest:
+        return TO_OTHER_SLICES
+    return None
+
+
 def _results(kind: str, instruction: Instruction) -> tuple[int, ...]:
     """Sizes of the results; the "-start" of gathers and permutes shows its operands as well."""
     sizes = instruction.array_bytes
+    if kind == TO_OTHER_SLICES:
+        return (sizes[0],)  # after it come a number and a token
     if instruction.kind == f"{kind}-start" and kind in ("all-gather", "collective-permute"):
         operands = len(instruction.operands)
         return tuple(sizes[operands : 2 * operands])

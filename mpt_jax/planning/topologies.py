@@ -14,7 +14,12 @@ from mpt_jax.errors import UserError
 from mpt_jax.planning.chips import CHIPS, Chip
 
 DEVICE = "device"
-FORMS = 'expected a TPU\'s, as "v5e:4x4" or "v5p:2x2x4", "cpu:8", or "device" for what is here'
+FORMS = (
+    'expected a TPU\'s, as "v5e:4x4" or "v5p:2x2x4", several slices of one, as "2xv5e:4x4", "cpu:8", or '
+    '"device" for what is here'
+)
+_TPU = re.compile(r"(?:(?P<slices>[1-9]\d*)x)?(?P<slice>(?P<kind>v\d\w*|tpu\d\w*):\d+(x\d+)*)")
+_MEGACORE = ("v4",)  # the two cores of a chip are one device, as Cloud's machines show them
 
 # What libtpu wants to hear before it compiles for TPUs that it does not see. The names are those of
 # Cloud TPU's smallest slice; the topology itself is asked for by its own name.
@@ -54,7 +59,7 @@ def prepare(names: Sequence[str]) -> None:
         UserError: a name of no known form, or too few CPU devices where JAX has counted them already.
     """
     for name in names:
-        if not (name == DEVICE or re.fullmatch(r"cpu:[1-9]\d*|v\w+:\d+(x\d+)*", name)):
+        if not (name == DEVICE or re.fullmatch(r"cpu:[1-9]\d*", name) or _TPU.fullmatch(name)):
             raise UserError(f"topology: got {name!r}, {FORMS}.")
     for variable, value in _TPU_ENVIRONMENT.items():
         os.environ.setdefault(variable, value)
@@ -93,12 +98,22 @@ def topology_named(name: str) -> Topology:
             f"topology {name}: compiling for a TPU without one needs libtpu (213 MB; Linux on x86-64): "
             "pip install 'mpt_jax[plan]'."
         )
+    asked = _TPU.fullmatch(name)
+    assert asked is not None, "prepare has looked"
+    options: dict[str, Any] = {}
+    if asked["slices"]:
+        options["num_slices"] = int(asked["slices"])
+    if asked["kind"] in _MEGACORE:
+        options["chip_config_name"] = "megacore"
     try:
-        found = topologies.get_topology_desc(platform="tpu", topology_name=name)
+        found = topologies.get_topology_desc(asked["slice"], platform="tpu", **options)
     except (RuntimeError, ValueError) as error:
         raise UserError(f"topology: libtpu knows no {name!r} ({error}); {FORMS}.") from error
     devices: list[Any] = list(found.devices)
-    return Topology(name, devices, CHIPS[devices[0].device_kind])
+    kind = devices[0].device_kind
+    if kind not in CHIPS:
+        raise UserError(f"topology {name}: {kind!r} is none of the chips that we know: {[*CHIPS]}.")
+    return Topology(name, devices, CHIPS[kind])
 
 
 def _present(name: str, devices: Sequence[jax.Device]) -> Topology:

@@ -115,6 +115,18 @@ def test_kinds_and_bytes():
             "all-to-all",
             (5,),
         ),
+        (
+            "%send.1 = (f32[16,8,128]{2,1,0:T(8,128)}, u32[], token[]) send(%a, %b), "
+            "channel_id=4, is_host_transfer=true, frontend_attributes="
+            '{_xla_host_transfer_handler_name="xla_megascale_runtime"}',
+            "send to other slices",
+            (16 * 8 * 128 * 4,),
+        ),
+        (
+            "%send.2 = (f32[2]{0}, u32[], token[]) send(%a, %b), channel_id=5",
+            None,
+            (),
+        ),  # to the host
         ("%all-gather-done.2 = bf16[2,16]{1,0} all-gather-done(%all-gather-start.2)", None, ()),
     ],
 )

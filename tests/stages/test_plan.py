@@ -42,6 +42,17 @@ def on_tpu(*arguments, **options):
     return json.loads(found.stdout)
 
 
+def alone(script, stderr=""):
+    """What a script prints in a process of its own."""
+    environment = {k: v for k, v in os.environ.items() if k not in OURS}
+    found = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, env=environment, timeout=300
+    )
+    assert found.returncode == 0, found.stderr
+    assert stderr in found.stderr
+    return found.stdout
+
+
 def total(plan, kind="all-reduce"):
     return plan["collectives"].get(kind, {"count": 0, "bytes": 0})
 
@@ -208,6 +219,42 @@ def test_a_small_fleet_on_tpus_reduces_no_gradient():
     assert sum(one["bytes"] for one in plan["collectives"].values()) < 1000 < gradient
 
 
+@needs_libtpu
+@pytest.mark.quick_tpu
+def test_little_goes_from_slice_to_slice():
+    flags = ("--tasks=6", "--rows_per_replica=8", "--model_axis=2", ONE_VARIANT)
+    (plan,) = on_tpu("distill", *flags, topology="2xv5e:2x2")
+    assert plan["fits"] and (plan["devices"], plan["hosts"]) == (8, 2)
+    between = total(plan, "send to other slices")
+    # The gradient, whose halves are summed in one slice each, and a few numbers.
+    assert 0 < between["bytes"] < 1.1 * 4 * (12 * 128 + 6 * (12 + 128))
+    assert plan["largest_gather"] < 2e4  # no weight is gathered
+
+
+@needs_libtpu
+@pytest.mark.quick_tpu
+def test_every_host_of_real_pods_feeds_one_run_of_rows():
+    script = (
+        "import jax\n"
+        "from mpt_jax.partitioning import make_mesh, process_data_shard\n"
+        "from mpt_jax.planning.topologies import prepare, topology_named\n"
+        "names = ['v4:2x2x4', 'v5e:4x4', 'v5e:16x16', 'v5p:4x4x8', 'v6e:8x8', 'tpu7x:2x2x2', '3xv5e:2x4', "
+        "'2xv5p:2x2x4']\n"
+        "prepare(names)\n"
+        "for topology in map(topology_named, names):\n"
+        "    for model in (1, 2, 4, 8):\n"
+        "        mesh, parts = make_mesh((-1, model), topology.devices), set()\n"
+        "        for host in {device.process_index for device in topology.devices}:\n"
+        "            jax.process_index = lambda host=host: host\n"
+        "            part, count = process_data_shard(mesh)\n"
+        "            parts.add(part)\n"
+        "        assert parts == set(range(count)), (topology.name, model)\n"
+        "        assert count == min(topology.hosts, mesh.shape['data']), (topology.name, model)\n"
+        "        print(topology.name, model, count)\n"
+    )
+    assert len(alone(script).splitlines()) == 8 * 4
+
+
 # T5 v1.1 XL and XXL, distillation, 256 + 100 inputs, 16 targets.
 
 
@@ -248,19 +295,35 @@ def test_a_fleet_on_tpus_reduces_no_gradient():
 
 
 @needs_libtpu
+@pytest.mark.slow
+def test_xl_on_slices_sends_between_them_what_one_slice_reduces():
+    flags = ("--tasks=6", "--model=t5-v1_1-xl", "--rows_per_replica=8", ONE_VARIANT)
+    (plan,) = on_tpu("distill", *flags, files=tpu_model("xl"), topology="2xv5e:2x2")
+    assert 0 < total(plan, "send to other slices")["bytes"] < 1e6
+    assert sum(one["bytes"] for one in plan["collectives"].values()) < 5e6
+    assert plan["arguments"] + plan["temporaries"] <= 6.5e9
+
+
+@needs_libtpu
 @pytest.mark.quick_tpu
 def test_chips_are_known():
     """Every kind of device in the table is one that libtpu names, where it is a TPU's."""
     script = (
         "from mpt_jax.planning.topologies import prepare, topology_named\n"
-        "names = ['v4:2x2x1', 'v5e:2x2', 'v5p:2x2x1', 'v6e:2x2']\n"
+        "names = ['v3:2x2', 'v4:2x2x1', 'v5e:2x2', 'v5p:2x2x1', 'v6e:2x2', 'tpu7x:2x2x1']\n"
         "prepare(names)\n"
-        "print([topology_named(name).chip.name for name in names])\n"
+        "found = list(map(topology_named, names))\n"
+        "print([one.chip.name for one in found], [len(one.devices) for one in found])\n"
     )
-    environment = {k: v for k, v in os.environ.items() if k not in OURS}
-    found = subprocess.run(
-        [sys.executable, "-c", script], capture_output=True, text=True, env=environment, timeout=300
-    )
-    assert found.returncode == 0, found.stderr
     tpus = [chip.name for kind, chip in CHIPS.items() if kind.startswith("TPU")]
-    assert found.stdout.strip() == str(tpus)
+    # Of four chips each: the table says what a device is, so a chip that is two has half of everything.
+    devices = [8 if "half" in name else 4 for name in tpus]
+    assert alone(script).strip() == f"{tpus} {devices}"
+
+
+@needs_libtpu
+@pytest.mark.quick_tpu
+def test_a_chip_without_figures_is_refused():
+    arguments = words("distill", "--tasks=2", topology="v2:2x2")
+    script = f"from mpt_jax.cli import main\nprint(main({arguments!r}))\n"
+    assert alone(script, stderr="'TPU v2' is none of the chips").strip() == "1"
