@@ -30,6 +30,7 @@ from types import ModuleType
 from typing import Any
 
 from mpt_jax import processes
+from mpt_jax.absent_tpu import keep_libtpu_quiet
 from mpt_jax.errors import Stopped, UserError, unknown_name
 
 
@@ -146,10 +147,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"mpt: {_message(stopped)}", file=sys.stderr)
         return stopped.exit_code
     except Exception as error:
-        if not processes.one_of_several() or processes.may_be_of_another_process(error):
+        if not processes.one_of_several():
             raise
         traceback.print_exc()
-        return processes.failed(1)
+        if not processes.may_be_of_another_process(error):
+            return processes.failed(1)
+        # Python's usual exit waits for the others, and JAX aborts it (134) if one is missing.
+        print(f"mpt: {processes.LOST}", file=sys.stderr, flush=True)
+        return 1
 
 
 @contextlib.contextmanager
@@ -207,6 +212,8 @@ def _dispatch(arguments: Sequence[str]) -> int:
     if (joins or processes.one_of_several()) and not command.on_several:
         able = ", ".join(name for name, command in COMMANDS.items() if command.on_several)
         raise UserError(f"mpt {name} is for one process; on several run {able}")
+    if "jax" in sys.modules:
+        keep_libtpu_quiet()
     processes.join(joins)
     if "jax" in sys.modules and not processes.one_of_several():
         from mpt_jax.host_memory import run_in_callers_thread

@@ -4,6 +4,7 @@ Only `mpt_jax.cli` and tests import this module; library code takes plain argume
 dynamic registration (`from __gin__ import dynamic_registration`), as T5X's do.
 """
 
+import ast
 import functools
 import inspect
 import re
@@ -185,6 +186,10 @@ def _bind(binding: str, stage: ModuleType, known_macros: set[str]) -> None:
     name = binding.partition("=")[0].strip()
     if "." not in name and name not in known_macros:
         raise UserError(f"--gin.{name}: {unknown_name('gin macro', name, known_macros)}")
+    if _is_bare_text(value := binding.partition("=")[2].strip()):
+        raise UserError(
+            f"--gin.{name}: got {value}; strings need quotes inside: --gin.{name}=\"'{value}'\""
+        )
     package, _, last = stage.__name__.rpartition(".")
     statements = sorted(gin.config._IMPORTS, key=lambda statement: statement.module)
     imports = [s.format() for s in statements if not s.module.startswith("__gin__")]
@@ -196,6 +201,15 @@ def _bind(binding: str, stage: ModuleType, known_macros: set[str]) -> None:
     # gin records every text's import statements: of each keep one, or every flag doubles their number.
     different = {statement.format(): statement for statement in gin.config._IMPORTS}
     gin.config._IMPORTS.intersection_update(different.values())
+
+
+def _is_bare_text(value: str) -> bool:
+    """Whether it is a word, a path or an address without quotes, which gin would explain by its parser."""
+    try:
+        ast.literal_eval(value)
+    except (SyntaxError, ValueError):
+        return re.fullmatch(r"[\w./:~+-]+", value) is not None
+    return False
 
 
 def _missing() -> set[str]:

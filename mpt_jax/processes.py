@@ -25,6 +25,12 @@ FLAGS: dict[str, tuple[type, str]] = {
 # loading does not delay them.
 SECONDS_TO_MISS_A_PROCESS = 30
 
+LOST = (
+    "the processes have lost each other. If one of them died or was killed, JAX now aborts the others "
+    "(exit code 134, whatever it prints); give the same command again in all of them, and it goes on "
+    "from what is saved."
+)
+
 # How the runtime's reports begin, whatever the exception that brings them.
 _STATUS = re.compile("(UNKNOWN|UNAVAILABLE|INTERNAL|ABORTED|CANCELLED|DEADLINE_EXCEEDED): ")
 

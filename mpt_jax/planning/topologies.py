@@ -2,6 +2,7 @@
 
 import dataclasses
 import importlib.util
+import math
 import os
 import re
 from collections.abc import Sequence
@@ -10,6 +11,7 @@ from typing import Any
 import jax
 from jax.experimental import topologies
 
+from mpt_jax.absent_tpu import ENVIRONMENT
 from mpt_jax.errors import UserError
 from mpt_jax.planning.chips import CHIPS, Chip
 
@@ -18,18 +20,15 @@ FORMS = (
     'expected a TPU\'s, as "v5e:4x4" or "v5p:2x2x4", several slices of one, as "2xv5e:4x4", "cpu:8", or '
     '"device" for what is here'
 )
-_TPU = re.compile(r"(?:(?P<slices>[1-9]\d*)x)?(?P<slice>(?P<kind>v\d\w*|tpu\d\w*):\d+(x\d+)*)")
+# Kinds of TPU: dimensions of the torus and chips of a pod (Google Cloud's pages, see chips.py). libtpu takes
+# more, and then aborts the process.
+_LARGEST = {
+    "v3": (2, 1024), "v4": (3, 4096), "v5e": (2, 256), "v5p": (3, 8960), "v6e": (2, 256), "tpu7x": (3, 9216),
+}  # fmt: skip
 _MEGACORE = ("v4",)  # the two cores of a chip are one device, as Cloud's machines show them
-
-# What libtpu wants to hear before it compiles for TPUs that it does not see. The names are those of
-# Cloud TPU's smallest slice; the topology itself is asked for by its own name.
-_TPU_ENVIRONMENT = {
-    "TPU_SKIP_MDS_QUERY": "1",
-    "TPU_ACCELERATOR_TYPE": "v5litepod-16",
-    "TPU_WORKER_HOSTNAMES": "localhost",
-    "TPU_WORKER_ID": "0",
-    "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",  # several plans at once; no TPU is opened
-}
+_TPU = re.compile(
+    rf"(?:(?P<slices>[1-9]\d*)x)?(?P<slice>(?P<kind>{'|'.join(_LARGEST)}):\d+(x\d+)*)"
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,9 +59,11 @@ def prepare(names: Sequence[str]) -> None:
     """
     for name in names:
         if not (name == DEVICE or re.fullmatch(r"cpu:[1-9]\d*", name) or _TPU.fullmatch(name)):
-            raise UserError(f"topology: got {name!r}, {FORMS}.")
-    for variable, value in _TPU_ENVIRONMENT.items():
-        os.environ.setdefault(variable, value)
+            raise _unknown(name)
+    if any(map(_TPU.fullmatch, names)):
+        # Several plans may run at once; no TPU is opened.
+        for variable, value in (ENVIRONMENT | {"ALLOW_MULTIPLE_LIBTPU_LOAD": "1"}).items():
+            os.environ.setdefault(variable, value)
     # A program from the cache would say nothing of how long compiling takes.
     jax.config.update("jax_enable_compilation_cache", False)
     wanted = max(
@@ -99,7 +100,9 @@ def topology_named(name: str) -> Topology:
             "pip install 'mpt_jax[plan]'."
         )
     asked = _TPU.fullmatch(name)
-    assert asked is not None, "prepare has looked"
+    if asked is None:
+        raise _unknown(name)
+    _check_slice(name, asked["kind"], asked["slice"])
     options: dict[str, Any] = {}
     if asked["slices"]:
         options["num_slices"] = int(asked["slices"])
@@ -110,10 +113,28 @@ def topology_named(name: str) -> Topology:
     except (RuntimeError, ValueError) as error:
         raise UserError(f"topology: libtpu knows no {name!r} ({error}); {FORMS}.") from error
     devices: list[Any] = list(found.devices)
-    kind = devices[0].device_kind
-    if kind not in CHIPS:
-        raise UserError(f"topology {name}: {kind!r} is none of the chips that we know: {[*CHIPS]}.")
-    return Topology(name, devices, CHIPS[kind])
+    return Topology(name, devices, CHIPS[devices[0].device_kind])
+
+
+def _unknown(name: str) -> UserError:
+    return UserError(f"topology: got {name!r}, {FORMS}. Kinds: {', '.join(_LARGEST)}.")
+
+
+def _check_slice(name: str, kind: str, of: str) -> None:
+    """Raises UserError for a slice that no pod of its kind has."""
+    dimensions, chips = _LARGEST[kind]
+    sides = [int(side) for side in of.partition(":")[2].split("x")]
+    while len(sides) > 2 and sides[-1] == 1:
+        sides.pop()
+    if len(sides) > dimensions:
+        raise UserError(
+            f"topology {name}: the chips of {kind} lie in {dimensions} dimensions, not {len(sides)}."
+        )
+    if math.prod(sides) > chips:
+        raise UserError(
+            f"topology {name}: a pod of {kind} has {chips} chips, not {math.prod(sides)}; several slices "
+            f"work together as one machine: 2x{kind}:..."
+        )
 
 
 def _present(name: str, devices: Sequence[jax.Device]) -> Topology:

@@ -1,6 +1,6 @@
 """Plan a run before renting: compile a stage's real step for devices that need not be here.
 
-    mpt plan distill --gin_file=models/t5_v1_1_xl.gin --gin_file=runs/distill.gin \\
+    mpt plan distill --gin_file=models/t5_v1_1_xl.gin --gin_file=runs/distill.gin --model=t5-v1_1-xl \\
         --gin.TRAIN_STEPS=10000 --tasks=6 --topology=v5e:4x4 --topology=v5p:2x2x4
 
 No weights and no examples are read: shapes suffice. For TPUs this needs libtpu (`pip install
@@ -116,6 +116,15 @@ def run(
     Raises:
         UserError: a wrong argument, or, when all is printed, a step that does not fit.
     """
+    for flag, value in (
+        ("tasks", tasks), ("rows_per_replica", rows_per_replica), ("model_axis", model_axis)
+    ):  # fmt: skip
+        if value is not None and value < 1:
+            raise UserError(f"--{flag} is {value}, expected 1 or more.")
+    if not 0 < utilisation <= 1:
+        raise UserError(
+            f"--utilisation is {utilisation:g}, expected a share of the peak: above 0, up to 1."
+        )
     prepare(topologies)
     module = importlib.import_module(f"mpt_jax.stages.{stage}")
     settings = dict(settings_of(module.run))
@@ -138,6 +147,8 @@ def run(
     for topology_name in topologies:
         topology = topology_named(topology_name)
         check_attention(config.attention, topology.devices[0].platform)
+        if not console.is_terminal:  # where nothing turns, minutes of silence look like a fault
+            console.print(f"compiling for {topology_name} ...", markup=False)
         with console.status(f"compiling for {topology_name}"):
             if auto:
                 plans += search(request, topology, model_axis)
@@ -166,6 +177,8 @@ def _shape(model: str | None, source: BackboneSource) -> tuple[str, T5Config]:
         except (OSError, ValueError) as error:
             raise UserError(f"The backbone in {folder} cannot be read: {error}") from error
     elif model is not None:
+        if "/" in model or model.startswith("."):
+            raise UserError(f"--model: there is no folder {model!r}.")
         config = size_named(model)
     else:
         raise UserError(

@@ -28,8 +28,7 @@ def search(request: Request, topology: Topology, model_axis: int | None = None) 
         )
     tried, plans = list(skipped), []
     for seconds, setting in candidates:
-        least = f"at least {seconds * 1e3:.0f} ms a step"
-        reason = f"{_words(setting)} is the cheapest that fits ({least})"
+        reason = f"{_words(setting)} is the {_best(topology, seconds)}"
         plans = plan_step(request, topology, setting, "; ".join([reason, *tried]))
         wrong = [plan.verdict for plan in plans if not plan.fits]
         if not wrong:
@@ -68,6 +67,12 @@ def _candidates(
                 found.append((seconds / rows, seconds, parts, setting))
     found.sort(key=lambda one: (one[0], one[2]))
     return [(seconds, setting) for _, seconds, _, setting in found], skipped
+
+
+def _best(topology: Topology, seconds: float) -> str:
+    if topology.chip.peak is None:
+        return "first that fits; nothing says which is the fastest, as the chip's figures are not known"
+    return f"cheapest that fits (at least {1e3 * seconds:.3g} ms a step)"
 
 
 def _words(setting: Setting) -> str:

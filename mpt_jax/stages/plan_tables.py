@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import math
 from collections.abc import Callable, Sequence
 
 from rich.console import Console
@@ -13,7 +14,7 @@ NOT_KNOWN = "-"
 
 
 def _gigabytes(value: float | None) -> str:
-    return NOT_KNOWN if value is None else f"{value / 1e9:.2f}"
+    return _number(value and value / 1e9, 2)
 
 
 def _share(plan: Planned) -> str:
@@ -28,7 +29,7 @@ def _collectives(plan: Planned) -> str:
     if not plan.collectives:
         return "none"
     return ", ".join(
-        f"{total['count']} {kind} ({total['bytes'] / 1e6:,.2f} MB)"
+        f"{total['count']} {kind} ({_number(total['bytes'] / 1e6, 2)} MB)"
         for kind, total in plan.collectives.items()
     )
 
@@ -43,7 +44,12 @@ def _how(plan: Planned) -> str:
 
 
 def _number(value: float | None, digits: int = 1) -> str:
-    return NOT_KNOWN if value is None else f"{value:,.{digits}f}"
+    """So many digits behind the point; of what is smaller, the first two that are not zero."""
+    if value is None:
+        return NOT_KNOWN
+    if 0 < abs(value) < 10**-digits:
+        return f"{value:.{1 - math.floor(math.log10(abs(value)))}f}"
+    return f"{value:,.{digits}f}"
 
 
 COLUMNS: dict[str, Callable[[Planned], str]] = {
@@ -55,7 +61,7 @@ COLUMNS: dict[str, Callable[[Planned], str]] = {
     "arguments GB": lambda p: _gigabytes(p.arguments),
     "temporary GB": lambda p: _gigabytes(p.temporaries),
     "of memory": _share,
-    "useful TFLOP": lambda p: f"{p.useful_flops / 1e12:.2f}",
+    "useful TFLOP": lambda p: _number(p.useful_flops / 1e12, 2),
     "ms at peak": lambda p: _number(p.seconds_at_peak and p.seconds_at_peak * 1e3),
     "collectives a step": _collectives,
     "host GB": lambda p: f"{p.host_memory / 1e9:.1f}",

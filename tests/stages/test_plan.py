@@ -162,12 +162,56 @@ def test_for_people(form, capsys):
         (("--model=t5-huge", "--tasks=2"), "model size"),
         (("--tasks=2", "--model_axis=3"), "does not use up the 8 devices"),
         (("--tasks=2", "--rows_per_replica=3", ACCUMULATE), "does not divide"),
+        (("--tasks=2", "--rows_per_replica=0"), "--rows_per_replica is 0, expected 1 or more"),
+        (("--tasks=0",), "--tasks is 0, expected 1 or more"),
+        (("--tasks=2", "--utilisation=40"), "--utilisation is 40, expected a share of the peak"),
+        (("--tasks=2", "--model=./t5"), "--model: there is no folder './t5'"),
         ((), "Give --tasks"),
     ],
 )  # fmt: skip
 def test_wrong_requests(flags, message, capsys):
     assert main(words("distill", *flags)) == 1
     assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("v5e:4x4x4", "the chips of v5e lie in 2 dimensions, not 3"),
+        ("v6e:32x16", "a pod of v6e has 256 chips, not 512; several slices"),
+        ("v2:2x2", "got 'v2:2x2', expected a TPU's"),
+    ],
+)
+def test_slices_that_no_pod_has(name, message, monkeypatch):
+    """libtpu itself would end the process with a report for its developers."""
+    from mpt_jax.errors import UserError
+    from mpt_jax.planning.topologies import topology_named
+
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: True)
+    with pytest.raises(UserError, match=message):
+        topology_named(name)
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (None, "-"),
+        (0, "0.0"),
+        (12345.67, "12,345.7"),
+        (0.25, "0.2"),
+        (0.0173, "0.017"),
+        (9e-6, "0.0000090"),
+    ],
+)
+def test_small_numbers_do_not_read_as_nothing(value, text):
+    from mpt_jax.stages.plan_tables import _number
+
+    assert _number(value) == text
+
+
+def test_a_log_says_what_is_being_compiled(capsys):
+    assert main(words("distill", "--tasks=2")) == 0
+    assert "compiling for cpu:8 ..." in capsys.readouterr().err
 
 
 def test_a_stage_needs_its_gin_file(capsys):
@@ -323,7 +367,8 @@ def test_chips_are_known():
 
 @needs_libtpu
 @pytest.mark.quick_tpu
-def test_a_chip_without_figures_is_refused():
-    arguments = words("distill", "--tasks=2", topology="v2:2x2")
-    script = f"from mpt_jax.cli import main\nprint(main({arguments!r}))\n"
-    assert alone(script, stderr="'TPU v2' is none of the chips").strip() == "1"
+def test_libtpu_is_silent_where_there_is_no_tpu():
+    environment = {k: v for k, v in os.environ.items() if k not in OURS}
+    command = [sys.executable, "-m", "mpt_jax", "evaluate", "absent", "--model_dir=absent"]
+    found = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300)
+    assert found.stderr.startswith("mpt: error: ") and found.stderr.count("\n") < 3
