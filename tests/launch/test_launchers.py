@@ -33,6 +33,15 @@ SEVERAL = {
 COMMAND = ["--", "teach", "--model_dir=runs/a", AWKWARD]
 
 
+@pytest.fixture(autouse=True)
+def no_real_tools(tmp_path_factory, monkeypatch):
+    """What a launcher forgets to refuse ends at a stand-in that fails."""
+    folder = tmp_path_factory.mktemp("tools")
+    for name in ("docker", "gcloud", "kubectl", "python3", "python3.11", "sbatch", "sky"):
+        stand_in(folder, name, "exit 1")
+    monkeypatch.setenv("PATH", f"{folder}:{os.environ['PATH']}")
+
+
 def launch(folder, script, *words, path=""):
     environment = {**os.environ, "PATH": f"{path}:{os.environ['PATH']}", "TMPDIR": str(folder)}
     return subprocess.run(
@@ -171,6 +180,7 @@ def slurm(tmp_path):
     """Runs slurm.sh in an empty folder, with a stand-in of sbatch that prints its words."""
     (tmp_path / "bin").mkdir()
     (tmp_path / "here").mkdir()
+    stand_in(tmp_path / "bin", "python3", "")
     stand_in(tmp_path / "bin", "sbatch", 'printf "%s\\n" "$@"')
 
     def run(*words):
