@@ -7,12 +7,26 @@
 #
 # parse_options then fills `option`, and `words` with the mpt command after `--`.
 
+# The commands of mpt (a test compares them with mpt_jax/cli.py): those that several processes may run, and the rest.
+on_several=(quickstart run teach distill adapt evaluate)
+on_one=(
+    pretrain infer convert import export add-task merge combine params paper compare plan sweep tasks show
+)
+
 repository=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 words=()
 
 fail() {
     printf '%s: error: %s\n' "$(basename "$0")" "$1" >&2
     exit "${2:-2}"
+}
+
+warn() { printf '%s: warning: %s\n' "$(basename "$0")" "$1" >&2; }
+
+listed() {
+    local text
+    printf -v text '%s, ' "$@"
+    printf '%s' "${text%, }"
 }
 
 # The comment at the top of the script, without its first line.
@@ -72,13 +86,37 @@ check_folder() {
     [[ -z ${option[$1]} || -d ${option[$1]} ]] || fail "--$1=${option[$1]} is no folder"
 }
 
-# The mpt command: $1 is the number of processes that will run it.
+# The tools that the script will call. A dry run calls none of them.
+check_tools() {
+    local tool source
+    [[ ${option[dry_run]} ]] && return
+    for tool; do
+        case $tool in
+            docker) source='Docker Engine (its page "Install Docker Engine"; docker.io in Debian and Ubuntu)' ;;
+            gcloud) source='the Google Cloud CLI (its page "Install the gcloud CLI")' ;;
+            kubectl) source='Kubernetes (its page "Install Tools")' ;;
+            python3) source='Python (python3 in Debian and Ubuntu)' ;;
+            sbatch) source='Slurm (slurm-client in Debian and Ubuntu), which a login node of the cluster has' ;;
+            sky) source='SkyPilot (pip install skypilot, with the clouds that its page "Installation" names)' ;;
+        esac
+        type -P "$tool" >/dev/null || fail "$tool is not on this machine: it is a part of $source"
+    done
+    if contains python3 "$@" && ! python3 -m pip --version &>/dev/null; then
+        fail "python3 has no pip, which builds mpt's wheel (python3-pip in Debian and Ubuntu)"
+    fi
+}
+
+# The mpt command: $1 is the number of processes that will run it, $2 says which options make it one.
 check_words() {
     local word
     ((${#words[@]})) || fail "the mpt command is missing; it stands after --, as in: -- teach --model_dir=DIR"
     [[ ${words[0]} == mpt ]] && fail "the command stands after -- without mpt"
-    if (($1 > 1)) && ! contains "${words[0]}" run teach distill adapt evaluate; then
-        fail "mpt ${words[0]} is for one process; run, teach, distill, adapt and evaluate run on $1"
+    contains "${words[0]}" "${on_several[@]}" "${on_one[@]}" ||
+        fail "${words[0]} is no command of mpt; after -- comes one of $(listed "${on_several[@]}" "${on_one[@]}")"
+    if (($1 > 1)) && contains "${words[0]}" "${on_one[@]}"; then
+        word="give it one host ($2)"
+        [[ ${words[0]} == sweep ]] && word+=", and start it again under another --name for each further host"
+        fail "mpt ${words[0]} is for one process: $word; several hosts take $(listed "${on_several[@]}")"
     fi
     for word in "${words[@]}"; do
         [[ $word == *$'\n'* ]] && fail "a word of the mpt command has more than one line: $word"

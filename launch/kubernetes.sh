@@ -1,25 +1,26 @@
 #!/usr/bin/env bash
 # Runs an mpt command on Kubernetes as a JobSet: one pod for each host, all started again when one is lost.
 #
-#   launch/kubernetes.sh --name=NAME --image=IMAGE [options] -- COMMAND...
+#   launch/kubernetes.sh --name=NAME --image=IMAGE --claim=NAME:/PATH [options] -- COMMAND...
 #
 #   --name=NAME            of the JobSet
-#   --image=IMAGE          with mpt in it; --build makes one
+#   --image=IMAGE          with mpt and its JAX in it; --build makes one
+#   --claim=NAME:/PATH     a PersistentVolumeClaim that all pods mount, and mpt runs in: data, backbone, MODEL_DIR. May
+#                          be left out where MODEL_DIR is an address (gs://, s3://) and nothing is staged
 #   --build                build it from this checkout (launch/Dockerfile) and push it
-#   --install=WORDS        what pip installs in it beside mpt: jax[tpu] or jax[cuda12]
+#   --install=WORDS        what pip installs beside mpt when it builds: jax[tpu] or jax[cuda12]
 #   --hosts=N              pods of a slice (1)
 #   --slices=N             (1); more than one need --tpu
 #   --tpu=TYPE:TOPOLOGY    GKE's names, as in tpu-v5-lite-podslice:4x4; --chips of them in each pod
 #   --chips=N              of a pod (4)
 #   --gpus=N               of a pod, instead of --tpu
 #   --spot                 GKE's spot nodes
-#   --claim=NAME:/PATH     a PersistentVolumeClaim that all pods mount: data, backbone, MODEL_DIR
 #   --stage=DIR            a folder (gin files, tasks, data) whose content is copied to the claim first
 #   --max_restarts=N       (20)
 #   --namespace=NAME       (default)
 #   --dry_run              print the commands and the manifest
 #
-# mpt runs in the claim's folder. Waits for the end; the pods' logs come to ./NAME-logs. Needs JobSet 0.6 or later.
+# Waits for the end; the pods' logs come to ./NAME-logs. Needs JobSet 0.6 or later.
 set -euo pipefail
 # shellcheck source=launch/common.sh
 source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
@@ -28,7 +29,7 @@ declare -A option=(
     [name]='' [image]='' [build]='' [install]='' [hosts]=1 [slices]=1 [tpu]='' [chips]=4 [gpus]='' [spot]=''
     [claim]='' [stage]='' [max_restarts]=20 [namespace]=default [dry_run]=''
 )
-required=(name image claim)
+required=(name image)
 switches=(build spot dry_run)
 parse_options "$@"
 check_name name
@@ -39,11 +40,21 @@ check_folder stage
 [[ ${option[gpus]} && ${option[tpu]} ]] && fail "give --tpu or --gpus"
 [[ -z ${option[tpu]} || ${option[tpu]} =~ ^[-a-z0-9]+:[0-9]+x[0-9]+(x[0-9]+)?$ ]] ||
     fail "--tpu=${option[tpu]}: expected TYPE:TOPOLOGY, as in tpu-v5-lite-podslice:4x4"
-[[ ${option[claim]} =~ ^[a-z0-9]([-.a-z0-9]*[a-z0-9])?:/[^:]+$ ]] ||
+[[ ${option[install]} && ! ${option[build]} ]] &&
+    fail "--install is for --build, which makes the image: give both, or an image that has ${option[install]} in it"
+[[ -z ${option[claim]} || ${option[claim]} =~ ^[a-z0-9]([-.a-z0-9]*[a-z0-9])?:/[^:]+$ ]] ||
     fail "--claim=${option[claim]}: expected NAME:/PATH"
 ((option[slices] == 1)) || [[ ${option[tpu]} ]] || fail "--slices=${option[slices]} needs --tpu"
 processes=$((option[hosts] * option[slices]))
-check_words "$processes"
+check_words "$processes" '--hosts=1 --slices=1'
+if [[ -z ${option[claim]} ]]; then
+    model_dir_is_address ||
+        fail "--claim=VALUE is missing: MODEL_DIR must be on a volume (--claim=NAME:/PATH) or an address (gs://, s3://)"
+    [[ -z ${option[stage]} ]] || fail "--claim=VALUE is missing: --stage copies to a volume (--claim=NAME:/PATH)"
+fi
+tools=(kubectl)
+[[ ${option[build]} ]] && tools+=(docker python3)
+check_tools "${tools[@]}"
 name=${option[name]} claim=${option[claim]%%:*} folder=${option[claim]#*:}
 
 # On TPUs JAX finds the others by what GKE puts into the pods; elsewhere the first pod has a fixed name, and each
@@ -81,6 +92,17 @@ limits=''
               resources:
                 limits:
                   $limits"
+mounts='' volumes=''
+[[ $claim ]] && mounts="
+              workingDir: $folder
+              volumeMounts:
+              - name: work
+                mountPath: $folder"
+[[ $claim ]] && volumes="
+            volumes:
+            - name: work
+              persistentVolumeClaim:
+                claimName: $claim"
 exclusive=''
 ((option[slices] > 1)) && exclusive='
   annotations:
@@ -127,17 +149,10 @@ spec:
             containers:
             - name: mpt
               image: ${option[image]}
-              workingDir: $folder
-              command: [$command]$environment$limits
-              volumeMounts:
-              - name: work
-                mountPath: $folder
-            volumes:
-            - name: work
-              persistentVolumeClaim:
-                claimName: $claim
+              command: [$command]$environment$limits$mounts$volumes
 END
 }
+
 # A pod that only holds the claim while kubectl copies into it.
 stage() {
     local pod=$name-stage volume mount container

@@ -36,7 +36,8 @@ tpu=''
 hosts=${option[nodes]}
 size=${option[accelerators]%%:*}
 [[ $tpu ]] && ((${size##*-} > 8)) && hosts=2 # or more: what matters is that there are several
-check_words "$hosts"
+check_words "$hosts" '--nodes=1; of a TPU, 8 at most'
+check_tools sky python3
 
 if [[ $tpu ]]; then install='jax[tpu]'; else install='jax[cuda12]'; fi
 read -ra install <<<"${option[install]:-$install}"

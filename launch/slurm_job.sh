@@ -3,6 +3,11 @@
 #   slurm_job.sh MPT COMMAND...
 set -uo pipefail
 
+if [[ -z ${SLURM_NTASKS-} ]]; then
+    echo "slurm_job.sh: error: this is the job that launch/slurm.sh submits, and runs in Slurm only: call slurm.sh" >&2
+    exit 2
+fi
+
 several=()
 if ((SLURM_NTASKS > 1)); then several=(--multiprocess); fi
 echo "slurm job $SLURM_JOB_ID on $SLURM_JOB_NODELIST, start $((${SLURM_RESTART_COUNT:-0} + 1)) at $(date)"

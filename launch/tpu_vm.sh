@@ -41,12 +41,13 @@ check_folder stage
 several=()
 if ((option[slices] > 1 || ${option[type]##*-} > 8)); then # up to 8, whether chips or cores, are one host
     several=(--multiprocess)
+    check_words 2 '--slices=1 and a --type of 8 at most'
     [[ ${option[nfs]} ]] || model_dir_is_address ||
         fail "several hosts need --nfs=SERVER:/PATH or --model_dir=gs://..., for a MODEL_DIR that all of them see"
-    check_words 2
 else
     check_words 1
 fi
+check_tools gcloud python3
 
 name=${option[name]}
 place=(--zone="${option[zone]}")
