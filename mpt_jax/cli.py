@@ -12,7 +12,8 @@ stay without a value. `run` takes what it needs of
 - `config_text`: a function that gives the operative configuration as text;
 - `gin_words`: the gin flags of the command line, to be handed on to other commands;
 - `settings_of`: a function that gives the arguments that the configuration binds for another function;
-- `launch`: a function that runs another command line (without `mpt`) in this process, and raises its errors.
+- `launch`: a function that runs another command line (without `mpt`) in this process, raises its errors, and
+  returns what its `run` does.
 """
 
 import argparse
@@ -139,7 +140,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 0 if arguments else 2
     try:
         with _plain_warnings(), processes.ends_to_be_repeated():
-            return _dispatch(arguments)
+            _dispatch(arguments)
+            return 0
     except UserError as error:
         print(f"mpt: error: {_message(error)}", file=sys.stderr)
         return processes.failed(1)
@@ -190,7 +192,7 @@ def _help_text() -> str:
     )
 
 
-def _dispatch(arguments: Sequence[str]) -> int:
+def _dispatch(arguments: Sequence[str]) -> Any:
     from mpt_jax import configuration  # here, so that `mpt --help` needs nothing but Python
 
     flags, rest = configuration.split_flags(arguments)
@@ -240,8 +242,7 @@ def _dispatch(arguments: Sequence[str]) -> int:
     if "config_text" in parameters:
         given["config_text"] = configuration.operative_text
     configuration.check_arguments(module.run, given)
-    configuration.configured(module.run)(**given)
-    return 0
+    return configuration.configured(module.run)(**given)
 
 
 def _parser(

@@ -13,10 +13,8 @@ MODEL_DIR/
 
 import contextlib
 import datetime
-import fcntl
 import json
 import os
-import socket
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -24,6 +22,7 @@ from typing import Any
 from mpt_jax import bucket_lock
 from mpt_jax.errors import UserError
 from mpt_jax.fetched import local_copy, run_files
+from mpt_jax.file_lock import Held, file_lock, is_held
 from mpt_jax.places import Bucket, exists, is_address, join, read_text
 from mpt_jax.working_copy import shown, tell_bucket, working_copy
 
@@ -95,17 +94,22 @@ def open_run(path: str | Path, stage: str, *, writes: bool = True) -> Iterator[R
     if not writes:
         yield run
         return
-    try:
-        run.path.mkdir(parents=True, exist_ok=True)
-        lock = (run.path / _LOCK).open("a+")
-    except (FileExistsError, NotADirectoryError) as error:
-        raise UserError(f"MODEL_DIR {path} is, or lies below, a file; give a directory") from error
-    except OSError as error:
-        raise UserError(
-            f"MODEL_DIR {path} cannot be written ({error.strerror}); give another"
-        ) from error
-    with lock:
-        _lock(lock, run.path)
+    with contextlib.ExitStack() as stack:
+        try:
+            run.path.mkdir(parents=True, exist_ok=True)
+            stack.enter_context(file_lock(run.path / _LOCK))
+        except Held as owner:
+            raise UserError(
+                f"{owner} is writing MODEL_DIR {path}; wait for it, or give another directory"
+            ) from None
+        except (FileExistsError, NotADirectoryError) as error:
+            raise UserError(
+                f"MODEL_DIR {path} is, or lies below, a file; give a directory"
+            ) from error
+        except OSError as error:
+            raise UserError(
+                f"MODEL_DIR {path} cannot be written ({error.strerror}); give another"
+            ) from error
         _claim(run, stage)
         yield run
 
@@ -173,14 +177,7 @@ def is_locked(path: str | Path) -> bool:
     """Whether a process, this one or another, is writing the run directory now."""
     if is_address(path):
         return bucket_lock.owner(Bucket(path)) is not None
-    try:
-        with (Path(path) / _LOCK).open() as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except FileNotFoundError:
-        return False
-    except BlockingIOError:
-        return True
-    return False
+    return is_held(Path(path) / _LOCK)
 
 
 def fresh_path(stage: str, parent: str | Path = "mpt_runs") -> Path:
@@ -219,21 +216,6 @@ def write_text(path: str | Path, text: str) -> None:
 def write_json(path: str | Path, value: Any) -> None:
     """Writes JSON whole or not at all."""
     write_text(path, json.dumps(value, indent=2) + "\n")
-
-
-def _lock(lock: Any, path: Path) -> None:
-    try:
-        # The system lets go of it when the process ends, however it ends.
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        lock.seek(0)
-        owner = lock.read().strip() or "another process"
-        raise UserError(
-            f"{owner} is writing MODEL_DIR {path}; wait for it, or give another directory"
-        ) from None
-    lock.truncate(0)
-    lock.write(f"process {os.getpid()} on {socket.gethostname()}\n")
-    lock.flush()
 
 
 def _claim(run: RunDirectory, stage: str) -> None:

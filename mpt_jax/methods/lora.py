@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from mpt_jax.errors import unknown_name
-from mpt_jax.methods.method import Params
+from mpt_jax.methods.method import DoesNotFit, Params
 from mpt_jax.methods.network_method import NetworkMethod, linear_layers
 from mpt_jax.models.formats.weights import Shape
 from mpt_jax.models.t5_config import T5Config
@@ -52,7 +52,7 @@ class LoRA(NetworkMethod):
         known = {path.rpartition("/")[2] for path in linear_layers(self.config)}
         for target in self.targets:
             if target not in known:
-                raise unknown_name(f"target layer of {self.name}", target, known)
+                raise DoesNotFit(str(unknown_name(f"target layer of {self.name}", target, known)))
         if not self.targets:
             raise ValueError(f"{self.name}: targets is empty; name layers among {sorted(known)}.")
 

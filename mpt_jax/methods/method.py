@@ -16,6 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from mpt_jax.errors import UserError
 from mpt_jax.models.t5_config import T5Config
 
 # What a stage says of a method, not its options.
@@ -23,6 +24,10 @@ _OF_THE_RUN = ("name", "members", "tasks", "width", "lengths", "config")
 
 Params = Mapping[str, Float[Array | np.ndarray, "..."]]
 Shape = tuple[int, ...]
+
+
+class DoesNotFit(UserError):
+    """A method, as it is set, cannot be made on a backbone of this shape; on another it may be."""
 
 
 class Sizes(NamedTuple):

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
-from mpt_jax.methods.method import Params, Sizes
+from mpt_jax.methods.method import DoesNotFit, Params, Sizes
 from mpt_jax.methods.prompt_method import Embeddings, Initialiser, PromptMethod
 
 
@@ -54,7 +54,7 @@ class ULPT(PromptMethod):
         super().__post_init__()
         self.check_positive("rank")
         if self.rank >= self.width:
-            raise ValueError(
+            raise DoesNotFit(
                 f"{self.name}: rank is {self.rank}; it has to be below the width {self.width}, or "
                 "nothing is saved."
             )

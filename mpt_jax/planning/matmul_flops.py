@@ -1,7 +1,8 @@
 """Useful matmul FLOPs of a step in closed form: what the mathematics needs, nothing computed twice.
 
 A product of [n, k] and [k, m] is 2 n k m. Everything that is no matrix product (norms, softmax, the
-prompts themselves) is left out: about one part in D.
+prompts themselves) is left out: about one part in D. Attention is between all positions of a row; where
+rows are packed that is an upper bound, for the examples' lengths say how much of it is needed.
 """
 
 import dataclasses

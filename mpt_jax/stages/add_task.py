@@ -19,6 +19,7 @@ from rich.console import Console
 from mpt_jax import fetched
 from mpt_jax.bucket_lock import bucket_lock
 from mpt_jax.errors import UserError
+from mpt_jax.file_lock import file_lock
 from mpt_jax.methods.formats import factors
 from mpt_jax.methods.prompt_file import PromptFile, load_prompt_file, save_prompt_file
 from mpt_jax.methods.references import digest
@@ -78,10 +79,12 @@ def run(path: str, source: str, tasks: Sequence[str] = (), output: str | None = 
 def _to_change(path: str) -> Iterator[Path]:
     """A file or folder of this machine that stands for `path` in a `with` block.
 
-    At an address what changes is uploaded at the end, and one process at a time does so in a folder.
+    One process at a time changes it, others wait. At an address what changes is uploaded at the end, and
+    the lock is of the folder.
     """
     if not is_address(path):
-        yield Path(path)
+        with _lock(Path(path)):
+            yield Path(path)
         return
     bucket = Bucket(path)
     found = bucket.objects()
@@ -96,6 +99,22 @@ def _to_change(path: str) -> Iterator[Path]:
         working_copy(folder, before_push=check, listing=needed) as copy,
     ):
         yield copy.path / name
+
+
+@contextlib.contextmanager
+def _lock(place: Path) -> Iterator[None]:
+    """Holds a folder, or a file in one; what is not there needs no lock, and is refused when it is read."""
+    hidden = place / ".lock" if place.is_dir() else place.with_name(f".{place.name}.lock")
+    with contextlib.ExitStack() as stack:
+        if place.exists():
+            try:
+                stack.enter_context(file_lock(hidden, patient=True))
+            except OSError as error:
+                raise UserError(
+                    f"{place} cannot be locked for a change ({hidden}: {error.strerror}); "
+                    "mend that, or copy it to where you may write."
+                ) from error
+        yield
 
 
 def _write_each(added: PromptFile, folder: Path) -> list[str]:

@@ -197,18 +197,20 @@ def _garbage_of_runs_only() -> Iterator[None]:
 
 
 def check_all(
-    runs: Sequence[Run], launch: Callable[[Sequence[str]], object], gin_words: Sequence[str],
+    runs: Sequence[Run], launch: Callable[[Sequence[str]], Any], gin_words: Sequence[str],
     task_modules: Sequence[str],
-) -> list[str]:  # fmt: skip
-    """Dry-runs every one of them. Returns what is wrong, with the run's name."""
-    wrong = []
+) -> tuple[list[str], list[str]]:  # fmt: skip
+    """Dry-runs every one of them. Returns what is wrong, and what else they say, with the run's name."""
+    wrong, notes = [], []
     for run in runs:
         try:
             with contextlib.redirect_stdout(io.StringIO()):
-                launch([*run.words(gin_words, task_modules), "--dry_run"])
+                said = launch([*run.words(gin_words, task_modules), "--dry_run"])
         except UserError as error:
             wrong.append(f"{run.name}: {error}")
-    return wrong
+        else:
+            notes += [f"{run.name}: {note}" for note in said or ()]
+    return wrong, notes
 
 
 def _run_one(

@@ -179,7 +179,10 @@ def _describe(
     table.add("all", "", "", "", "", f"{total:,}", summary=True)
     console.print(table.rich(console.width))
     tried = [*plan.sources[:-1], *(plan.search(variant) for variant in setup.chosen)]
-    if wrong := check_all(tried, launch, gin_words, task_modules):
+    wrong, notes = check_all(tried, launch, gin_words, task_modules)
+    for note in notes:
+        console.print(note, markup=False, soft_wrap=True)
+    if wrong:
         raise UserError(
             "this comparison cannot be run as it is:\n" + "\n".join(f"  {w}" for w in wrong)
         )

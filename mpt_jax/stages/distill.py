@@ -101,7 +101,7 @@ def run(
     task_modules: tuple[str, ...] = (),
     dry_run: bool = False,
     config_text: Callable[[], str] = str,
-) -> None:
+) -> list[str]:
     """Distils the teachers.
 
     Args:
@@ -123,6 +123,9 @@ def run(
         task_modules: Python files or modules that register tasks.
         dry_run: check and describe, train nothing.
         config_text: gives the operative configuration.
+
+    Returns:
+        What is to be said of its teacher cache, as lines for people.
     """
     with Session(
         "distill", model_dir, backbone, data, task_modules, dry_run, config_text
@@ -157,7 +160,7 @@ def run(
             )
             notes.append(cache.described(training.steps * training.rows_per_member * len(members)))
         if session.only_checks([program], training, notes):
-            return
+            return notes
         params = {
             method.name: _start(
                 method, group, tasks, teacher_prompts, frozen, initialiser, training
@@ -178,6 +181,7 @@ def run(
             About(variant.name, seed=seed) for group in groups.values() for variant, seed in group
         ]
         session.finish([trained], [program], abouts, training)
+        return notes
 
 
 def designs(

@@ -149,7 +149,9 @@ def _check(
     tried = [
         run for run in plan.runs if table.size_of(run.name.partition("/")[0]).checkpoint is not None
     ]
-    wrong = check_all(tried, launch, gin_words, task_modules)
+    wrong, notes = check_all(tried, launch, gin_words, task_modules)
+    for note in notes:
+        console.print(note, markup=False, soft_wrap=True)
     wrong += [
         f"parameters per task of {count.label} at size {count.size}: {count.ours} {count.wrong}"
         for count in counts

@@ -17,11 +17,12 @@ from pathlib import Path
 from rich.console import Console
 
 from mpt_jax.errors import UserError, unknown_name
+from mpt_jax.methods.method import DoesNotFit
 from mpt_jax.models.formats.weights import parameter_shapes
 from mpt_jax.models.t5_config import T5Config
 from mpt_jax.models.t5_sizes import SIZES, size_named
 from mpt_jax.places import is_address
-from mpt_jax.reporting.layout import Table
+from mpt_jax.reporting.layout import NOTHING, Table
 from mpt_jax.stages.backbone import EMBEDDED, BackboneSource
 from mpt_jax.stages.variants import Variant, build_method, chosen_variants
 
@@ -55,12 +56,22 @@ class Row:
 
 
 @dataclasses.dataclass(frozen=True)
+class NotPossible:
+    """A variant that cannot exist on one model, and why."""
+
+    variant: str
+    method: str
+    multi_target: bool
+    reason: str
+
+
+@dataclasses.dataclass(frozen=True)
 class Model:
     """All variants on one model."""
 
     model: str
     parameters: int
-    rows: tuple[Row, ...]
+    rows: tuple[Row | NotPossible, ...]
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -89,7 +100,8 @@ def run(
         as_json: print JSON.
 
     Raises:
-        UserError: an unknown model or variant, or a number below 1.
+        UserError: an unknown model or variant, a number below 1, or the only variant cannot exist on a
+            model; one of several is shown as not possible there.
     """
     for name, value in (("tasks", tasks), ("prompt_length", prompt_length), ("rank", rank)):
         if value < 1:
@@ -105,6 +117,9 @@ def run(
     console = Console(highlight=False)
     for model in counted:
         console.print(_table(model, tasks, prompt_length).rich(console.width))
+        for row in model.rows:
+            if isinstance(row, NotPossible):
+                console.print(f"not possible: {row.reason}", markup=False, soft_wrap=True)
 
 
 def _count(
@@ -112,8 +127,15 @@ def _count(
 ) -> Model:  # fmt: skip
     config = _config(name)
     parameters = sum(map(math.prod, parameter_shapes(config).values()))
-    rows = tuple(_row(variant, tasks, length, rank, config, parameters) for variant in variants)
-    return Model(name, parameters, rows)
+    rows: list[Row | NotPossible] = []
+    for variant in variants:
+        try:
+            rows.append(_row(variant, tasks, length, rank, config, parameters))
+        except DoesNotFit as error:
+            if len(variants) == 1:
+                raise
+            rows.append(NotPossible(variant.name, variant.method, variant.multi_target, str(error)))
+    return Model(name, parameters, tuple(rows))
 
 
 def _config(name: str) -> T5Config:
@@ -148,6 +170,9 @@ def _table(model: Model, tasks: int, length: int) -> Table:
         "numbers more for each source prompt; how many there are is not known here.",
     )
     for row in model.rows:
+        if isinstance(row, NotPossible):
+            table.add(row.variant, "not possible", NOTHING, NOTHING, NOTHING)
+            continue
         table.add(
             row.variant, f"{row.trainable:,}", f"{row.per_task:,.0f}", f"{row.share:.4%}",
             f"{row.file_bytes:,}",

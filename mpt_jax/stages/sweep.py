@@ -13,13 +13,17 @@ reason and stops no other.
 """
 
 import argparse
+import dataclasses
 import functools
 import time
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
+import numpy as np
 from rich.console import Console
 
 from mpt_jax.errors import UserError
+from mpt_jax.models.t5_config import T5Config
 from mpt_jax.places import join
 from mpt_jax.reporting.layout import Table
 from mpt_jax.reporting.sweep.report import write_sweep
@@ -35,6 +39,7 @@ from mpt_jax.stages.sweep_space import Range, Setting, resolve
 from mpt_jax.stages.sweep_status import show_status
 from mpt_jax.stages.sweep_trial import FAILED, RUNNING, Trial
 from mpt_jax.stages.sweep_workers import BEAT_SECONDS, Worker, locked
+from mpt_jax.training.distillation import compared_states
 from mpt_jax.working_copy import shown, tell_bucket
 
 Launch = Callable[[Sequence[str]], object]
@@ -98,7 +103,7 @@ def run(
     with all_runs(model_dir or "MODEL_DIR", without=("prompts", "metrics")) as root:
         plan = Plan(setup, settings, root, sources, targets)
         if dry_run:
-            _describe(plan, launch, gin_words, task_modules, console)
+            _describe(plan, backbone.open_config(), launch, gin_words, task_modules, console)
             return
         if model_dir is None:
             raise UserError("the runs need a place: give --model_dir=DIR")
@@ -177,8 +182,8 @@ def _announced(population: Sequence[Trial], ledger: Ledger) -> str:
 
 
 def _describe(
-    plan: Plan, launch: Launch, gin_words: Sequence[str], task_modules: Sequence[str],
-    console: Console,
+    plan: Plan, config: T5Config, launch: Launch, gin_words: Sequence[str],
+    task_modules: Sequence[str], console: Console,
 ) -> None:  # fmt: skip
     """What would be trained; and a dry run of the commands of the first population."""
     setup, axes = plan.setup, plan.settings.axes
@@ -199,15 +204,17 @@ def _describe(
     table = Table("Runs", ["run", "state", "settings", "members", "rows a step", "steps"], "", 2)
     rows = 0
     first: list[Run] = []
+    parts: list[list[Setting]] = []
     for (prompt_length, sampler), group in groups.items():
         teach = plan.teach(prompt_length)
         runs = [(teach, "")]
         for start in range(0, len(group), setup.population):
             part = group[start : start + setup.population]
-            population = [_example(start + i, setting) for i, setting in enumerate(part)]
+            population = _examples(part)
             stages = [plan.distill(population), plan.adapt(population, population, seeds)]
             runs += [(one, str(len(part))) for one in stages]
             first = first or [teach, *stages]
+            parts.append(part)
         for one, count in runs:
             what = f"{one.stage}, P = {prompt_length}, {sampler} sampler"
             table.add(what, state_text(one) if one is teach else "", count, str(one.members),
@@ -219,11 +226,37 @@ def _describe(
         f"populations of at most {setup.population}; {rows:,} rows in all"
         + (f"; {setup.keep:g} of them with all seeds" if setup.keep < 1 else "")
     )
-    if wrong := check_all(first, launch, gin_words, task_modules):
+    wrong, notes = check_all(first, launch, gin_words, task_modules)
+    if notes:  # of the teacher cache, which the populations share
+        alike = _with_one_cache(plan, config, parts)
+        more, notes = check_all(alike, launch, gin_words, task_modules)
+        wrong += more
+    for note in notes:
+        console.print(note, markup=False, soft_wrap=True)
+    if wrong:
         raise UserError("this sweep cannot be run as it is:\n" + "\n".join(f"  {w}" for w in wrong))
     print(f"\ndry run: everything checked, nothing trained ({len(first)} runs resolved)")
 
 
-def _example(number: int, setting: Setting) -> Trial:
-    """A trial that nobody has asked for."""
-    return Trial(number, RUNNING, setting, "example", "", (), False, None, 0.0, "", None)
+def _with_one_cache(plan: Plan, config: T5Config, parts: Sequence[Sequence[Setting]]) -> list[Run]:
+    """As one run of distill all populations that read the same states of the same teachers."""
+    alike: dict[Any, list[Setting]] = {}
+    for part in parts:
+        weight, logits, hidden = np.array([(s.weight, s.logits, s.hidden) for s in part]).T
+        states = compared_states(config, weight, logits, hidden, {s.layers for s in part})
+        alike.setdefault((part[0].prompt_length, *states.items()), []).extend(part)
+    return [
+        dataclasses.replace(
+            plan.distill(_examples(settings)),
+            name=f"P = {settings[0].prompt_length}, {len(settings)} setting{'s' * (len(settings) > 1)}",
+        )
+        for settings in alike.values()
+    ]
+
+
+def _examples(settings: Sequence[Setting]) -> list[Trial]:
+    """Trials that nobody has asked for."""
+    return [
+        Trial(number, RUNNING, setting, "example", "", (), False, None, 0.0, "", None)
+        for number, setting in enumerate(settings)
+    ]

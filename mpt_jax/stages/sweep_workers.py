@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 from mpt_jax.bucket_lock import bucket_lock
+from mpt_jax.file_lock import file_lock
 from mpt_jax.places import Bucket, cache_folder, is_address
 
 BEAT_SECONDS = 15.0
@@ -26,8 +27,7 @@ def locked(place: str) -> Iterator[None]:
         return
     path = Path(place)
     path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
+    with file_lock(path, patient=True):
         yield
 
 

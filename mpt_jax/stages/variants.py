@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from mpt_jax.errors import UserError, unknown_name
-from mpt_jax.methods.method import Method
+from mpt_jax.methods.method import DoesNotFit, Method
 from mpt_jax.methods.network_method import NetworkMethod
 from mpt_jax.methods.registry import method_named
 from mpt_jax.models.t5_config import T5Config
@@ -122,6 +122,10 @@ def build_method(
     Args:
         length, rank: P and MPT's R, unless the variant's options say otherwise.
         name: of the method in its bank; what it is called everywhere if None.
+
+    Raises:
+        DoesNotFit: there is no such method on this backbone.
+        UserError: wrong options, wherever it is made.
     """
     kind = method_named(variant.method)
     options = {"rank": rank, **variant.options} if variant.method == "mpt" else variant.options
@@ -131,10 +135,11 @@ def build_method(
             name=name or variant.method, members=members, tasks=tasks, config=config,
             **{"length": length, **options},
         )  # fmt: skip
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, DoesNotFit) as error:
         names = ", ".join(kind.options()) or "none"
         reason = str(error).removesuffix(".")
-        raise UserError(
+        kind_of_error = DoesNotFit if isinstance(error, DoesNotFit) else UserError
+        raise kind_of_error(
             f"variant {variant.name}: options {dict(options)}: {reason}. The options of "
             f"{variant.method} are: {names}."
         ) from error

@@ -18,6 +18,7 @@ What the paper leaves open is chosen so:
 """
 
 import dataclasses
+from collections.abc import Collection
 from typing import Any, Literal, NamedTuple
 
 import jax
@@ -29,6 +30,7 @@ from mpt_jax.data.recorded import Field
 from mpt_jax.methods.bank import Bank
 from mpt_jax.models.forward import Batch, forward, logits_of
 from mpt_jax.models.t5 import PAD_ID, Transformer
+from mpt_jax.models.t5_config import T5Config
 from mpt_jax.training import losses
 from mpt_jax.training.objectives import TaskObjective, TokenLoss, Totals
 
@@ -145,14 +147,8 @@ class DistillationObjective:
     @property
     def recorded_fields(self) -> dict[str, Field]:
         """The form of `teacher_states` by batch key; empty where the students are compared with none."""
-        config, fields = self.network.config, {}
-        if self._compares_hidden or self._compares_logits:
-            layers = self._layers_of(config.num_decoder_layers)
-            fields[TEACHER_DECODER] = self._field("decoder", layers)
-        if self._compares_hidden:
-            layers = self._layers_of(config.num_encoder_layers)
-            fields[TEACHER_ENCODER] = self._field("encoder", layers)
-        return fields
+        config = self.network.config
+        return compared_states(config, self.weight, self.logits, self.hidden, self._of_members)
 
     def teacher_states(self, frozen: Frozen, batch: Batch) -> dict[str, Array]:
         """What the student is compared with, by batch key; a batch may hold it instead.
@@ -179,24 +175,16 @@ class DistillationObjective:
 
     @property
     def _compares_logits(self) -> bool:
-        return bool(np.any(np.asarray(self.weight) * np.asarray(self.logits)))
+        return _counts(self.weight, self.logits)
 
     @property
     def _compares_hidden(self) -> bool:
-        return bool(np.any(np.asarray(self.weight) * np.asarray(self.hidden)))
+        return _counts(self.weight, self.hidden)
 
     @property
     def _of_members(self) -> set[str]:
         """What any of the members compares."""
         return {self.layers} if isinstance(self.layers, str) else set(self.layers)
-
-    def _layers_of(self, blocks: int) -> int:
-        """How many states of a stack are compared, the normed output among them."""
-        return blocks + 1 if self._compares_hidden and "all" in self._of_members else 1
-
-    def _field(self, side: Literal["encoder", "decoder"], layers: int) -> Field:
-        config = self.network.config
-        return Field(side, (layers, config.emb_dim), jnp.dtype(config.dtype))
 
     def _recorded(self, batch: Batch) -> dict[str, Array] | None:
         """The teacher's states in the batch; None where it holds none."""
@@ -261,6 +249,34 @@ class DistillationObjective:
         of_last = losses.hidden_mse(teacher[-1:], student[-1:])
         everywhere = np.array([layers == "all" for layers in self.layers])
         return jnp.where(jnp.take(everywhere, ids, mode="clip"), squares, of_last)
+
+
+def compared_states(
+    config: T5Config, weight: PerMember, logits: PerMember, hidden: PerMember, layers: Collection[str]
+) -> dict[str, Field]:  # fmt: skip
+    """The form of the teacher's states that members with these numbers are compared with, by batch key.
+
+    Args:
+        layers: hidden states that any of them compares.
+    """
+    of_hidden = _counts(weight, hidden)
+    every_layer = of_hidden and "all" in layers
+
+    def field(side: Literal["encoder", "decoder"], blocks: int) -> Field:
+        states = blocks + 1 if every_layer else 1  # the normed output among them
+        return Field(side, (states, config.emb_dim), jnp.dtype(config.dtype))
+
+    fields = {}
+    if of_hidden or _counts(weight, logits):
+        fields[TEACHER_DECODER] = field("decoder", config.num_decoder_layers)
+    if of_hidden:
+        fields[TEACHER_ENCODER] = field("encoder", config.num_encoder_layers)
+    return fields
+
+
+def _counts(weight: PerMember, part: PerMember) -> bool:
+    """Whether a part of the loss has a weight in any member's."""
+    return bool(np.any(np.asarray(weight) * np.asarray(part)))
 
 
 def _per_member(value: PerMember) -> Float[Array, "..."]:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from mpt_jax.methods.bank import Bank
-from mpt_jax.methods.method import member
+from mpt_jax.methods.method import DoesNotFit, member
 from mpt_jax.methods.prompt_file import load_prompt_file, save_prompt_file
 from mpt_jax.methods.ulpt import ULPT, projection
 
@@ -107,7 +107,7 @@ def test_unused_slots_do_not_change_the_start():
 def test_count_and_refused_sizes():
     assert ULPT(members=1, tasks=1, length=100, width=768).count() == 7_936
     assert ULPT(members=1, tasks=1, length=100, width=768, rank=256).count() == 27_136
-    with pytest.raises(ValueError, match="below the width 12"):
+    with pytest.raises(DoesNotFit, match="below the width 12"):
         ULPT(members=1, tasks=1, length=P, width=D, rank=D)
 
 

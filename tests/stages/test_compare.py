@@ -269,12 +269,18 @@ def test_a_dry_run_lists_runs_counts_and_budgets(name, toy, tmp_path, capsys, mo
     folder = tmp_path / "run"
     words = [
         w.replace("compare.gin", name)
-        for w in flags(toy, folder, "--dry_run", SEARCH_TASKS="toy_turn")
+        for w in flags(
+            toy, folder, "--dry_run", SEARCH_TASKS="toy_turn", TEACHER_CACHE=tmp_path / "states"
+        )
     ]
     assert main(words) == 0
     shown = capsys.readouterr().out
     assert "2 candidates a method, 4 steps each, on 1 tasks" in shown
     assert "methods/mpt/train" in shown and "transfer/classifying_only/distill" in shown
+    assert (
+        shown.count(f"\nsources/distill: teacher cache {tmp_path}/states: 96 examples of 3 tasks, ")
+        == 1
+    )
     assert "dry run: everything checked" in shown
     assert not folder.exists()
 

@@ -129,8 +129,10 @@ def test_a_wrong_count_is_an_error(toy, tmp_path, monkeypatch, capsys):
 def test_a_dry_run_with_a_backbone_measures_and_resolves(toy, tmp_path, capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "160")
     folder = tmp_path / "runs"
-    assert main(toy.paper(folder, "--dry_run")) == 0
+    assert main(toy.paper(folder, "--dry_run", TEACHER_CACHE=tmp_path / "states")) == 0
     shown = capsys.readouterr().out
+    said = rf"^tiny/sources/distill/mpt: teacher cache {tmp_path}/states: 96 examples of 3 tasks, "
+    assert len(re.findall(said, shown, re.MULTILINE)) == 1
     assert "10 of 10 runs resolved" in shown and not folder.exists()
     assert re.search(r"tiny/full/mpt/toy_sound +32 +2 +8 +8 +\d+ +\d+ +measured", shown)
     columns = (("RTE", "toy_sonud", "accuracy"),)

@@ -101,6 +101,46 @@ def test_other_sizes_and_settings(capsys, tiny_backbone):
     assert only["t5-base"]["mpt"]["per_task"] == 20 * 768 + 3 * (20 + 768)
 
 
+def test_a_variant_that_cannot_exist_on_a_model_is_a_row_that_says_why(capsys, tiny_backbone):
+    """ULPT's rank of 64 is more than the tiny width; LoRA's layer is one that only T5 v1.1 has."""
+    tiny, lora = str(tiny_backbone), "--gin.lora/adapt.Variant.options={'targets': ('wi_0',)}"
+    found = counted(capsys, tiny, "t5-base", lora)
+    assert set(found[tiny]) == set(found["t5-base"]) == {v.name for v in variants()}
+    refused = {
+        (model, name): row["reason"]
+        for model, rows in found.items()
+        for name, row in rows.items()
+        if "reason" in row
+    }
+    assert refused.keys() == {(tiny, "ulpt"), (tiny, "ulpt_shared"), ("t5-base", "lora")}
+    assert "rank is 64; it has to be below the width 16" in refused[tiny, "ulpt"]
+    assert "unknown target layer of lora 'wi_0'; known are: key," in refused["t5-base", "lora"]
+    assert all(
+        "per_task" in row or "reason" in row for rows in found.values() for row in rows.values()
+    )
+    assert "per_task" not in found[tiny]["ulpt"]
+
+    assert main(["params", tiny]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert " ulpt not possible – – –" in [" " + " ".join(line.split()) for line in lines]
+    assert [
+        line
+        for line in lines
+        if line.startswith("not possible: variant ulpt: options {'rank': 64}")
+    ]
+    assert lines.index(next(x for x in lines if "not possible: " in x)) > lines.index(
+        next(x for x in lines if x.startswith(" ulpt_shared"))
+    )
+
+
+def test_the_only_variant_that_is_asked_for_has_to_exist(capsys, tiny_backbone):
+    assert main(["params", str(tiny_backbone), "--gin.METHOD='ulpt'"]) == 1
+    assert "below the width 16" in capsys.readouterr().err
+    # A mistake in the options is one on any model.
+    assert main(["params", "t5-base", "--gin.lora/adapt.Variant.options={'rnk': 4}"]) == 1
+    assert "unexpected keyword argument 'rnk'" in capsys.readouterr().err
+
+
 def test_as_a_table_of_all_sizes(capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "80")  # as most terminals: no number may break
     assert main(["params"]) == 0

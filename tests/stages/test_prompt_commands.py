@@ -1,17 +1,23 @@
 """mpt import, export, add-task, merge and show, on the prompts of a finished run and on others'."""
 
+import contextlib
 import json
 import re
 import shutil
+import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
 
 from mpt_jax import bucket_lock
 from mpt_jax.cli import main
+from mpt_jax.errors import UserError
+from mpt_jax.methods import prompt_file
 from mpt_jax.methods.prompt_file import load_prompt_file, save_prompt_file
 from mpt_jax.methods.prompt_sources import load_prompts
 from mpt_jax.places import Bucket
+from mpt_jax.stages import add_task
 
 TASKS = ("toy_head", "toy_tail", "toy_sound")
 
@@ -198,6 +204,63 @@ def test_add_task_to_a_folder_of_factors(mpt, parts, tmp_path):
         "show", folder / "shared.safetensors"
     )
     assert "taken from shared.safetensors" in mpt("show", folder / "toy_head.safetensors")
+
+
+@pytest.fixture
+def both_write_at_once(monkeypatch):
+    """Runs functions side by side; each writes its file when all have come so far, if they do."""
+    write_whole = prompt_file.write_whole
+
+    def run(*functions):
+        together = threading.Barrier(len(functions))
+
+        def written(path, data):
+            with contextlib.suppress(threading.BrokenBarrierError):
+                together.wait(1.0)  # where one holds the lock, the other does not come
+            write_whole(path, data)
+
+        monkeypatch.setattr(prompt_file, "write_whole", written)
+        with ThreadPoolExecutor(len(functions)) as pool:
+            futures = [pool.submit(function) for function in functions]
+        monkeypatch.setattr(prompt_file, "write_whole", write_whole)
+        return [future.exception() for future in futures]
+
+    return run
+
+
+def test_two_that_add_to_one_file_lose_no_task(mpt, parts, tmp_path, both_write_at_once):
+    two, one = map(str, parts)
+    errors = both_write_at_once(
+        lambda: add_task.run(one, two, TASKS[:1]), lambda: add_task.run(one, two, TASKS[1:2])
+    )
+    assert errors == [None, None]
+    names = load_prompt_file(one).metadata.task_names
+    assert names[0] == TASKS[2] and set(names) == set(TASKS)
+    # A writer that was killed stands in nobody's way, and nothing is left beside the prompts.
+    lock = tmp_path / ".one.safetensors.lock"
+    lock.write_text("process 1 on a host that is gone\n")
+    assert "toy_tail'] already" in mpt("add-task", one, f"--source={one}", code=1)
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "one.safetensors",
+        "two.safetensors",
+    ]
+    lock.mkdir()
+    said = mpt("add-task", one, f"--source={two}", code=1)
+    assert "one.safetensors cannot be locked" in said and "Is a directory" in said
+
+
+def test_two_that_add_one_task_to_a_folder_do_not_overwrite(
+    mpt, parts, tmp_path, both_write_at_once
+):
+    two, one = map(str, parts)
+    folder = tmp_path / "tasks"
+    mpt("export", two, "--format=factors", f"--output={folder}")
+    before = sorted(path.name for path in folder.iterdir())
+    errors = both_write_at_once(*[lambda: add_task.run(str(folder), one)] * 2)
+    assert sorted(map(type, errors), key=str) == sorted([type(None), UserError], key=str)
+    assert any("toy_sound.safetensors exists" in str(error) for error in errors)
+    after = sorted(path.name for path in folder.iterdir())
+    assert after == sorted([*before, "toy_sound.safetensors"])
 
 
 def test_add_task_in_a_bucket_changes_what_it_would_on_a_disk(

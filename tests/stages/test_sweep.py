@@ -19,7 +19,7 @@ from mpt_jax.reporting.sweep.records import Sweep, score
 from mpt_jax.stages import sweep_ledger
 from mpt_jax.training import checkpoints
 
-from .conftest import use_devices
+from .conftest import ROWS, STEPS, use_devices
 
 pytest.importorskip("optuna", reason="pip install 'mpt_jax[sweep]'")
 
@@ -231,6 +231,38 @@ def test_a_dry_run_lists_populations_members_and_steps(file, toy, tmp_path, caps
     assert settings == rest + {"mixture_distillation": 12, "embedded_mixtures": 10}[file]
     assert ("teach, P = 6" in shown) == (file == "mixture_distillation")
     assert not folder.exists()
+
+
+@pytest.mark.parametrize(
+    ("space", "expected"),
+    [
+        # Five settings in two populations read the states of one run of teachers.
+        (({"sources": "leave_one_out"}, {"rank": 2}), {"P = 3, 5 settings": (1, 5)}),
+        # One setting alone in each: the state before the last layer is of use to one of them only.
+        (
+            ({"layers": "all"}, {"temperature": 2.0}, {"prompt_length": 6}),
+            {"P = 3, 2 settings": (1, 2), "P = 3, 1 setting": (2, 1), "P = 6, 1 setting": (None, 1)},
+        ),
+    ],
+)  # fmt: skip
+def test_a_dry_run_says_how_large_the_cache_of_the_teachers_states_is(
+    space, expected, toy, tmp_path, capsys
+):
+    """Once for all populations that share it; a setting's size as `mpt run` says it."""
+    said = r"teacher cache \S+: (\d+) examples of 3 tasks, ([\d.]+) kB; .* teachers' ([\d,]+) "
+    given = {"TEACHER_CACHE": tmp_path / "states"}
+    assert toy.run("run", tmp_path / "run", "--dry_run", **given) == 0
+    examples, size, _ = re.search(said, " ".join(capsys.readouterr().out.split())).groups()
+    population = {"POPULATION": 3 if len(expected) == 1 else 1, "SPACE": space}
+    assert main(toy.sweep(tmp_path / "sweep", "--dry_run", **given, **population)) == 0
+    lines = re.findall(rf"^(.*): {said}", capsys.readouterr().out, re.MULTILINE)
+    assert {line[0] for line in lines} == set(expected) and len(lines) == len(expected)
+    for name, found, kilobytes, passes in lines:
+        times, settings = expected[name]
+        assert found == examples
+        assert times is None or float(kilobytes) == pytest.approx(times * float(size), abs=0.1)
+        assert int(passes.replace(",", "")) == settings * 2 * ROWS["distill"] * STEPS
+    assert not (tmp_path / "states").exists()
 
 
 @pytest.mark.parametrize(
