@@ -6,6 +6,7 @@ import itertools
 import os
 import sys
 import tempfile
+from importlib.metadata import version
 from pathlib import Path
 
 # Before the first import of jax: afterwards the number of devices is settled. Tests that start processes
@@ -14,7 +15,9 @@ os.environ["JAX_NUM_CPU_DEVICES"] = "8"
 # Compiling takes a quarter of the time if LLVM does not optimise and XLA writes fusions in its older way;
 # running models as small as the tests' takes no longer. Collectives and matrix products are the same. XLA's
 # own flags, which a user's CPU has, are tested by tests/benchmarks and by the quickstart of .ci/run.
-CHEAP_COMPILING = "--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false"
+CHEAP_COMPILING = "--xla_backend_optimization_level=0"
+if tuple(map(int, version("jaxlib").split(".")[:2])) < (0, 11):  # 0.11.2 ends at flags that it does not know
+    CHEAP_COMPILING += " --xla_cpu_use_fusion_emitters=false"
 os.environ["XLA_FLAGS"] = f"{CHEAP_COMPILING} {os.environ.get('XLA_FLAGS', '')}".strip()
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
