@@ -92,21 +92,23 @@ def run(
             done and reported.
     """
     setup.check()
+    if model_dir is None:
+        if not dry_run:
+            raise UserError("a sweep needs a place: give --model_dir=DIR")
+        model_dir = "MODEL_DIR"
     vocabulary = backbone.open_vocabulary()
     data.register(task_modules, vocabulary)
     sources, targets = (data.tasks_of(name, vocabulary) for name in (setup.sources, setup.targets))
     settings = resolve(setup.space, sources, lambda names: data.tasks_of(names, vocabulary))
     console = Console(highlight=False)
-    if status and model_dir is not None:
+    if status:
         show_status(Ledger(storage, model_dir, setup, settings, joins=False), console)
         return
-    with all_runs(model_dir or "MODEL_DIR", without=("prompts", "metrics")) as root:
+    with all_runs(model_dir, without=("prompts", "metrics")) as root:
         plan = Plan(setup, settings, root, sources, targets)
         if dry_run:
             _describe(plan, backbone.open_config(), launch, gin_words, task_modules, console)
             return
-        if model_dir is None:
-            raise UserError("the runs need a place: give --model_dir=DIR")
         if root.exists() and not root.is_dir():
             raise UserError(f"MODEL_DIR {root} is a file; give a directory")
         if setup.sampler == "grid":
