@@ -17,6 +17,7 @@ import pytest
 from mpt_jax.cli import main
 from mpt_jax.reporting.sweep.records import Sweep, score
 from mpt_jax.stages import sweep_ledger
+from mpt_jax.stages.backbone import BackboneSource
 from mpt_jax.training import checkpoints
 
 from .conftest import ROWS, STEPS, use_devices
@@ -280,3 +281,10 @@ def test_what_is_wrong_is_said_at_once(toy, tmp_path, capsys, macros, message):
     assert not (tmp_path / "run").exists()
     assert main(toy.sweep(tmp_path / "run", "--status")) == 1
     assert "no sweep" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("flags", [(), ("--status",)])
+def test_a_sweep_without_a_place_is_refused_before_anything_is_loaded(capsys, monkeypatch, flags):
+    monkeypatch.setattr(BackboneSource, "open_vocabulary", lambda self: pytest.fail("was opened"))
+    assert main(["sweep", "--gin_file=sweeps/embedded_mixtures.gin", *flags]) == 1
+    assert "a sweep needs a place: give --model_dir=DIR" in capsys.readouterr().err
