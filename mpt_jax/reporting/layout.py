@@ -37,6 +37,7 @@ class Row:
 class Table:
     """Title, column heads and rows; the first `text_columns` are text, the others numbers.
 
+    All of it is plain text: the terminal would show marks of Markdown, and Markdown escapes them.
     `section` says under which of SECTIONS the report has it.
     """
 
@@ -105,11 +106,15 @@ class Table:
                 break
         return gap, widths
 
-    def markdown(self) -> str:
-        """The table as GitHub's Markdown, headed by its title and followed by its caption."""
+    def markdown(self, level: int = 3) -> str:
+        """The table as GitHub's Markdown, headed by its title and followed by its caption.
+
+        Args:
+            level: of the heading.
+        """
         heads = [_escape(column) for column in self.columns]
         rules = ["---" if i < self.text_columns else "---:" for i in range(len(heads))]
-        lines = [f"### {_escape(self.title)}", "", _line(heads), _line(rules)]
+        lines = [f"{'#' * level} {_escape(self.title)}", "", _line(heads), _line(rules)]
         for row in self.rows:
             texts = [
                 _mark(cell, row.summary and i < self.text_columns)

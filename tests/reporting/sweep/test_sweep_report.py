@@ -113,6 +113,24 @@ def test_the_report_says_what_is_missing(tmp_path):
     assert write_sweep(sweep(*WHOLE), tmp_path, "A sweep").path == report.path  # anew
 
 
+def test_tables_are_plain_text_under_one_heading_each(tmp_path):
+    """The terminal would show Markdown's marks, and Markdown escapes them."""
+    report = write_sweep(sweep(*WHOLE), tmp_path, "A sweep")
+    assert len(report.tables) == 4 and not any("*" in table.caption for table in report.tables)
+    lines = report.path.read_text().splitlines()
+    heads = [line.strip("# ") for line in lines if line.startswith("#")]
+    assert "The best settings" in heads and len(heads) == len(set(heads))
+    parts = [line for line in lines if line]
+    assert not any(a[0] == "#" == b[0] for a, b in zip(parts[1:], parts[2:], strict=False))
+    assert not any("\\*" in line for line in lines)
+
+
+def test_what_is_not_set_is_left_out(tmp_path):
+    about = {"num_seeds": 3, "shots": [16], "per_class": [], "keep": 0.0}
+    text = write_sweep(sweep(*WHOLE, about=about), tmp_path, "A sweep").path.read_text()
+    assert "- keep: 0.0\n" in text and "- shots: 16\n" in text and "per_class" not in text
+
+
 def test_nothing_done_yet_is_a_report_too(tmp_path):
     report = write_sweep(sweep(*WHOLE[3:]), tmp_path, "A sweep")
     assert (
