@@ -46,7 +46,7 @@ _LOOK: dict[str, Any] = {
 }
 
 
-def draw(path: Path, height: float, paint: Callable[[Figure], None]) -> Path:
+def draw(path: Path, height: float, paint: Callable[[Figure], None], width: float = WIDTH) -> Path:
     """Paints a figure of the common width and `height` inches, and writes it to `path`.
 
     Neither a display nor pyplot is needed, and the user's own matplotlib settings neither change the
@@ -55,7 +55,7 @@ def draw(path: Path, height: float, paint: Callable[[Figure], None]) -> Path:
     default = {name: v for name, v in matplotlib.rcParamsDefault.items() if name != "backend"}
     look: Any = {**default, **_LOOK}
     with matplotlib.rc_context(look):
-        figure = Figure(figsize=(WIDTH, height), dpi=DPI)
+        figure = Figure(figsize=(width, height), dpi=DPI)
         figure.set_layout_engine("constrained", w_pad=0.08, h_pad=0.08)
         paint(figure)
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -33,6 +33,7 @@ from mpt_jax.reporting.summaries import (
     shown_scores,
     spread,
 )
+from mpt_jax.terminal import Output
 
 Subsets = Mapping[str, Sequence[str]]  # name -> tasks whose mean is shown as well
 Columns = dict[str, list[Score]]  # head -> the scores below it
@@ -66,7 +67,7 @@ def print_tables(
     subsets: Subsets | None = None,
 ) -> None:
     """Prints the tables with final scores to the terminal; the others are left to the report."""
-    console = console or Console()
+    console = console or Output()
     tables = [
         source_table(results),
         *few_shot_tables(results, subsets=subsets),

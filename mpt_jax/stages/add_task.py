@@ -14,7 +14,6 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
-from rich.console import Console
 
 from mpt_jax import fetched
 from mpt_jax.bucket_lock import bucket_lock
@@ -24,6 +23,7 @@ from mpt_jax.methods.formats import factors
 from mpt_jax.methods.prompt_file import PromptFile, load_prompt_file, save_prompt_file
 from mpt_jax.methods.references import digest
 from mpt_jax.places import Bucket, is_address
+from mpt_jax.terminal import Output
 from mpt_jax.whole_files import file_names
 from mpt_jax.working_copy import new_output, refuse_existing_output, shown, working_copy
 
@@ -72,7 +72,7 @@ def run(path: str, source: str, tasks: Sequence[str] = (), output: str | None = 
             raise UserError(
                 f"{path} is a folder, which gets a file for each task; leave out --output."
             )
-    Console(highlight=False, soft_wrap=True).print("\n".join(said), markup=False)
+    Output(soft_wrap=True).print("\n".join(said), markup=False)
 
 
 @contextlib.contextmanager

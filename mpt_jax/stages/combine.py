@@ -19,7 +19,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from rich.console import Console
 
 from mpt_jax.errors import UserError, unknown_name
 from mpt_jax.methods.arithmetic import combine
@@ -30,6 +29,7 @@ from mpt_jax.methods.prompt_tuning import PromptTuning
 from mpt_jax.methods.references import digest
 from mpt_jax.places import exists
 from mpt_jax.stages.prompts import find
+from mpt_jax.terminal import Output
 from mpt_jax.working_copy import new_output, refuse_existing_output
 
 FORM = "SOURCE[:NAME][#TASK]"
@@ -103,7 +103,7 @@ def run(prompts: Sequence[str], task_name: str, output: str, base: str | None = 
     if given is not None and base is None:
         said = f"the shared prompt that all of them have (SHA-256 {digest(given.prompt)[:16]}...)"
     length, width = combined.shape
-    Console(highlight=False, soft_wrap=True).print(
+    Output(soft_wrap=True).print(
         f"{output}: a plain prompt of {length} x {width} for {task_name}, of {len(chosen)} prompts\n"
         f"base: {said}",
         markup=False,

@@ -34,6 +34,7 @@ from mpt_jax.stages.compare_runs import Plan
 from mpt_jax.stages.compare_setup import Setup
 from mpt_jax.stages.data import Data
 from mpt_jax.stages.variants import Variant, build_method
+from mpt_jax.terminal import Output
 from mpt_jax.working_copy import shown
 
 Launch = Callable[[Sequence[str]], object]
@@ -73,7 +74,7 @@ def run(
     data.register(task_modules, vocabulary)
     with all_runs(model_dir or "MODEL_DIR") as root:
         plan = Plan(setup, root, lambda name: data.tasks_of(name, vocabulary))
-        console = Console(highlight=False)
+        console = Output()
         _check_transfer(plan)
         if dry_run:
             _describe(plan, backbone, launch, gin_words, task_modules, console)

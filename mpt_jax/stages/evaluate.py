@@ -17,7 +17,6 @@ from typing import Any
 import jax
 import numpy as np
 from jax.experimental import multihost_utils
-from rich.console import Console
 
 from mpt_jax.data import scoring
 from mpt_jax.data.examples import Examples
@@ -45,6 +44,7 @@ from mpt_jax.stages.data import Data
 from mpt_jax.stages.fleet import limit
 from mpt_jax.stages.predict import Decoding, Job, Predictor, main_metric
 from mpt_jax.stages.session import members_of
+from mpt_jax.terminal import Output
 from mpt_jax.training.metrics_writer import read_rows
 from mpt_jax.working_copy import shown, working_copy
 
@@ -92,7 +92,7 @@ def run(
     frozen = backbone.open()
     data.register(task_modules, frozen.vocabulary)
     first = jax.process_index() == 0
-    console = Console(highlight=False, quiet=not first)
+    console = Output(quiet=not first)
     if dry_run:
         made = [source for source in sources if exists(source)]
         for source in made:

@@ -9,13 +9,12 @@ mpt export runs/lora --name=mnli/full/seed0/lora --format=hf --backbone=models/t
 import argparse
 from collections.abc import Sequence
 
-from rich.console import Console
-
 from mpt_jax.errors import UserError, unknown_name
 from mpt_jax.methods.formats.registry import WRITERS
 from mpt_jax.methods.prompt_sources import load_prompts
 from mpt_jax.stages.backbone import BackboneSource
 from mpt_jax.stages.prompts import choose_file
+from mpt_jax.terminal import Output
 from mpt_jax.working_copy import new_output
 
 
@@ -75,7 +74,7 @@ def run(
         prompts = prompts.take(tasks)
     if not prompts.metadata.task_names:
         raise UserError(f"{source} holds a shared prompt without tasks; there is none to export.")
-    console = Console(highlight=False, soft_wrap=True)
+    console = Output(soft_wrap=True)
     with new_output(output) as place:
         lines = writer.write(prompts, place, **given)
     for line in (*prompts.notes, *lines):

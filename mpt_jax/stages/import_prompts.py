@@ -8,13 +8,12 @@ stamped with the fingerprint of the one given: its user vouches for it. Only the
 
 import argparse
 
-from rich.console import Console
-
 from mpt_jax.errors import UserError
 from mpt_jax.methods.network_method import NetworkMethod
 from mpt_jax.methods.prompt_file import PromptFileError, save_prompt_file
 from mpt_jax.methods.prompt_sources import load_prompts
 from mpt_jax.stages.backbone import BackboneSource
+from mpt_jax.terminal import Output
 from mpt_jax.working_copy import new_output, refuse_existing_output
 
 
@@ -75,7 +74,7 @@ def run(
     sizes = f", P = {about.length}, D = {about.width}" if about.length else ""
     with new_output(output) as place:
         save_prompt_file(place, prompts.arrays, **arguments)
-    console = Console(highlight=False, soft_wrap=True)
+    console = Output(soft_wrap=True)
     for note in prompts.notes:
         console.print(f"note: {note}", markup=False)
     console.print(

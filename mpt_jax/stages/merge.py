@@ -7,13 +7,13 @@ import argparse
 from collections.abc import Sequence
 
 import numpy as np
-from rich.console import Console
 
 from mpt_jax.errors import UserError
 from mpt_jax.methods.prompt_file import save_prompt_file
 from mpt_jax.methods.prompt_sources import load_prompts
 from mpt_jax.methods.prompt_tuning import PromptTuning
 from mpt_jax.stages.prompts import choose_file
+from mpt_jax.terminal import Output
 from mpt_jax.working_copy import new_output
 
 
@@ -50,7 +50,7 @@ def run(source: str, output: str, tasks: Sequence[str] = (), name: str | None = 
     arguments = {**prompts.metadata.arguments(), "kind": PromptTuning.kind, "task_names": names}
     with new_output(output) as place:
         save_prompt_file(place, {"prompt": stacked}, **arguments)
-    Console(highlight=False, soft_wrap=True).print(
+    Output(soft_wrap=True).print(
         f"{output}: {len(names)} plain prompts of {stacked.shape[1]} x {stacked.shape[2]}: "
         f"{', '.join(names)}",
         markup=False,

@@ -33,6 +33,7 @@ from mpt_jax.stages.command_runs import (
 from mpt_jax.stages.data import Data
 from mpt_jax.stages.paper_runs import Plan, check_places, make_plan
 from mpt_jax.stages.paper_table import Table
+from mpt_jax.terminal import Output
 from mpt_jax.working_copy import shown
 
 
@@ -79,7 +80,7 @@ def run(
         UserError: something is not given, runs failed, or runs are there with other settings; said when
             everything else is done and the table is written.
     """
-    console = Console(highlight=False)
+    console = Output()
     with all_runs(model_dir or "MODEL_DIR") as root:
         plan = make_plan(table, root)
         if dry_run:

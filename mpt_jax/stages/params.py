@@ -14,8 +14,6 @@ import math
 from collections.abc import Sequence
 from pathlib import Path
 
-from rich.console import Console
-
 from mpt_jax.errors import UserError, unknown_name
 from mpt_jax.methods.method import DoesNotFit
 from mpt_jax.models.formats.weights import parameter_shapes
@@ -25,6 +23,7 @@ from mpt_jax.places import is_address
 from mpt_jax.reporting.layout import NOTHING, Table
 from mpt_jax.stages.backbone import EMBEDDED, BackboneSource
 from mpt_jax.stages.variants import Variant, build_method, chosen_variants
+from mpt_jax.terminal import Output
 
 BYTES = 4  # of a number in a file: fp32
 
@@ -114,7 +113,7 @@ def run(
         found = {**settings, "models": [dataclasses.asdict(model) for model in counted]}
         print(json.dumps(found, indent=1))
         return
-    console = Console(highlight=False)
+    console = Output()
     for model in counted:
         console.print(_table(model, tasks, prompt_length).rich(console.width))
         for row in model.rows:

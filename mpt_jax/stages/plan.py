@@ -15,8 +15,6 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-
 from mpt_jax import fetched
 from mpt_jax.errors import UserError
 from mpt_jax.models.formats.loading import open_weights
@@ -31,6 +29,7 @@ from mpt_jax.stages.backbone import EMBEDDED, EMBEDDED_FOLDER, BackboneSource
 from mpt_jax.stages.plan_search import search
 from mpt_jax.stages.plan_step import plan_step
 from mpt_jax.stages.planned import Planned, Request, Setting
+from mpt_jax.terminal import Output
 
 STAGES = ("teach", "distill", "adapt")
 FORM_HELP = {
@@ -142,7 +141,7 @@ def run(
         _tasks(tasks, settings, source), settings["training"], settings["data"].feature_lengths,
         rows_per_replica, utilisation,
     )  # fmt: skip
-    console = Console(highlight=False, stderr=True)
+    console = Output(stderr=True)
     plans: list[Planned] = []
     for topology_name in topologies:
         topology = topology_named(topology_name)

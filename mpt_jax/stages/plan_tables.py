@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from mpt_jax.stages.planned import Planned
+from mpt_jax.terminal import Output
 
 NOT_KNOWN = "-"
 
@@ -101,7 +102,7 @@ def show(plans: Sequence[Planned], console: Console) -> None:
 
 
 FORMS: dict[str, Callable[[Sequence[Planned]], None]] = {
-    "table": lambda plans: show(plans, Console(highlight=False)),
+    "table": lambda plans: show(plans, Output()),
     "json": lambda plans: print(as_json(plans)),
     "markdown": lambda plans: print(as_markdown(plans)),
 }

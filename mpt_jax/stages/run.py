@@ -24,11 +24,11 @@ from typing import Any
 import jax
 import numpy as np
 from jax.experimental import multihost_utils
-from rich.console import Console
 
 from mpt_jax.errors import UserError
 from mpt_jax.places import is_address, join, read_text
 from mpt_jax.run_directory import RECORD, fresh_path
+from mpt_jax.terminal import Output
 
 Stage = Callable[..., Any]
 
@@ -58,7 +58,7 @@ def run(
     root = str(fresh_path("run")) if model_dir is None else model_dir
     if not is_address(root) and Path(root).is_file():
         raise UserError(f"MODEL_DIR {root} is a file; give a directory")
-    console = Console(highlight=False, quiet=jax.process_index() > 0)
+    console = Output(quiet=jax.process_index() > 0)
     console.print(f"everything goes to {root}" if not dry_run else f"dry run of {root}")
     folder = {name: join(root, name) for name in ("teach", "distill", "adapt", "evaluate")}
     stages: dict[str, Callable[..., Any]] = {

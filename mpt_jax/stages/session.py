@@ -18,7 +18,6 @@ from typing import Any
 import jax
 import numpy as np
 from jax.experimental import multihost_utils
-from rich.console import Console
 from rich.table import Table
 
 from mpt_jax.places import is_address
@@ -27,6 +26,7 @@ from mpt_jax.stages.backbone import Backbone, BackboneSource
 from mpt_jax.stages.data import Data
 from mpt_jax.stages.fleet import Program, Trained, check_batch
 from mpt_jax.stages.training import Training
+from mpt_jax.terminal import Output
 from mpt_jax.working_copy import shown
 
 MEMBERS_SHOWN = 12
@@ -70,7 +70,7 @@ class Session:
         config_text: Callable[[], str],
     ):
         self.stage, self.model_dir, self.dry_run = stage, model_dir, dry_run
-        self.console = Console(highlight=False)
+        self.console = Output()
         self._source, self._data, self._modules = backbone, data, task_modules
         self._config_text = config_text
         self._stack = contextlib.ExitStack()

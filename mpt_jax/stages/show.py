@@ -22,6 +22,7 @@ from mpt_jax.places import join
 from mpt_jax.run_directory import RECORD, RunDirectory
 from mpt_jax.stages.backbone import BackboneSource
 from mpt_jax.stages.prompt_description import describe
+from mpt_jax.terminal import Output
 from mpt_jax.training import checkpoints
 
 
@@ -40,7 +41,7 @@ def run(path: str, backbone: BackboneSource | None = None, nearest: int = 3) -> 
     Raises:
         UserError: nothing is there, or nothing that is known; prompts of another backbone.
     """
-    place, console = fetched.prompts(path), Console(highlight=False)
+    place, console = fetched.prompts(path), Output()
     if place.is_file() or is_foreign(place):
         frozen = None if backbone is None else backbone.open()
         prompts = load_prompts(

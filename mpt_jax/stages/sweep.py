@@ -39,6 +39,7 @@ from mpt_jax.stages.sweep_space import Range, Setting, resolve
 from mpt_jax.stages.sweep_status import show_status
 from mpt_jax.stages.sweep_trial import FAILED, RUNNING, Trial
 from mpt_jax.stages.sweep_workers import BEAT_SECONDS, Worker, locked
+from mpt_jax.terminal import Output
 from mpt_jax.training.distillation import compared_states
 from mpt_jax.working_copy import shown, tell_bucket
 
@@ -100,7 +101,7 @@ def run(
     data.register(task_modules, vocabulary)
     sources, targets = (data.tasks_of(name, vocabulary) for name in (setup.sources, setup.targets))
     settings = resolve(setup.space, sources, lambda names: data.tasks_of(names, vocabulary))
-    console = Console(highlight=False)
+    console = Output()
     if status:
         show_status(Ledger(storage, model_dir, setup, settings, joins=False), console)
         return

@@ -142,12 +142,12 @@ class Ledger:
         A storage has no common way to compare and set. So both write their names, wait until the other
         must have written, and the one whose name is there has it.
         """
-        running = [trial.number for trial in population if trial.state == RUNNING]
-        for number in running:
+        running = [trial for trial in population if trial.state == RUNNING]
+        for trial in running:
             with contextlib.suppress(self._optuna.exceptions.UpdateFinishedTrialError):
-                self.note(number, worker=worker)
+                self.note(trial.number, taken_from=trial.worker, worker=worker)
         time.sleep(CLAIM_SECONDS)
-        return all(self.trials_by_number()[number].worker == worker for number in running)
+        return all(self.trials_by_number()[trial.number].worker == worker for trial in running)
 
     def trials_by_number(self) -> dict[int, Trial]:
         return {trial.number: trial for trial in self.trials()}

@@ -30,6 +30,7 @@ class Trial:
         seconds: its share of its population's training.
         reason: why it failed.
         begun: when it was asked for, by its worker's clock.
+        taken_from: the dead worker that had it before; "" if none had.
     """
 
     number: int
@@ -43,6 +44,7 @@ class Trial:
     seconds: float
     reason: str
     begun: datetime.datetime | None
+    taken_from: str = ""
 
     @property
     def name(self) -> str:
@@ -64,5 +66,5 @@ def trial_of(frozen: Any) -> Trial:
         frozen.number, STATES[frozen.state.name], None if setting is None else Setting(**setting),
         notes.get("population", ""), notes.get("worker", ""), notes.get("rows", ()),
         notes.get("kept", False), notes.get("source_score"), notes.get("seconds", 0.0),
-        notes.get("reason", ""), frozen.datetime_start,
+        notes.get("reason", ""), frozen.datetime_start, notes.get("taken_from", ""),
     )  # fmt: skip

@@ -2,6 +2,7 @@
 
 import contextlib
 import fcntl
+import math
 import os
 import socket
 import threading
@@ -64,36 +65,47 @@ class Worker:
         _lock_file(self.name).unlink(missing_ok=True)
 
     def is_alive(self, name: str, beats: Mapping[str, float]) -> bool:
-        """Whether a worker is at work; one that died elsewhere counts for `GRACE_SECONDS` still.
-
-        Args:
-            beats: the ledger's, by worker.
-        """
-        if (held := self._holds(name)) is not None:
-            return held
-        return time.time() - beats.get(name, 0.0) < GRACE_SECONDS
+        """Whether a worker is at work: this one, or by `dead_at`."""
+        return name == self.name or time.time() < dead_at(name, beats)
 
     def was_seen(self, name: str, before: Mapping[str, float], beats: Mapping[str, float]) -> bool:
         """Whether a worker was at work between two looks at the ledger's beats."""
-        return self._holds(name) or beats.get(name) != before.get(name)
-
-    def _holds(self, name: str) -> bool | None:
-        """Whether a worker of this host has its lock; None of others."""
-        if name == self.name:
-            return True
-        if not (name.startswith(f"{socket.gethostname()}-") and _lock_file(name).exists()):
-            return None
-        with _lock_file(name).open("a") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                return True
-        return False
+        own = name == self.name
+        return own or bool(_holds_lock(name)) or beats.get(name) != before.get(name)
 
     def _beats(self) -> None:
         while not self._stop.wait(BEAT_SECONDS):
             with contextlib.suppress(Exception):  # a ledger that is busy hears the next one
                 self._beat(self.name, time.time())
+
+
+def dead_at(name: str, beats: Mapping[str, float]) -> float:
+    """From when on a worker counts as dead and others take over, unless it is heard of again.
+
+    On this host its lock tells: never, or since ever. One that died elsewhere counts for `GRACE_SECONDS`
+    still.
+
+    Args:
+        beats: the ledger's, by worker.
+    """
+    if (held := _holds_lock(name)) is not None:
+        return math.inf if held else 0.0
+    return beats.get(name, 0.0) + GRACE_SECONDS
+
+
+def _holds_lock(name: str) -> bool | None:
+    """Whether a worker of this host has its lock; None of others.
+
+    Not for this process's own: where locks belong to processes (NFS), closing the file would free it.
+    """
+    if not (name.startswith(f"{socket.gethostname()}-") and _lock_file(name).exists()):
+        return None
+    with _lock_file(name).open("a") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+    return False
 
 
 def _lock_file(name: str) -> Path:

@@ -12,13 +12,13 @@ paper's data sets, and tables of your own.
 
 import argparse
 
-from rich.console import Console
 from rich.table import Table
 
 from mpt_jax.data import tasks
 from mpt_jax.stages.backbone import BackboneSource
 from mpt_jax.stages.data import DEFAULT_MODULES, Data
 from mpt_jax.stages.task_description import describe_task
+from mpt_jax.terminal import Output
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -56,7 +56,7 @@ def run(
             summary.problem or summary.inputs_text or "",
             summary.targets_text or "",
         )
-    console = Console(highlight=False)
+    console = Output()
     console.print(table)
     if data is not None and name is not None and tasks.expand(name) == (name,):
         describe_task(name, data, console)

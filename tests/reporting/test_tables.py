@@ -2,11 +2,13 @@
 
 import io
 import math
+import re
 
 import pytest
 from rich.console import Console
 
 from mpt_jax.reporting.layout import Cell, Table, number, span, with_spread
+from mpt_jax.reporting.line_breaks import broken
 from mpt_jax.reporting.results import Results
 from mpt_jax.reporting.summaries import spread
 from mpt_jax.reporting.tables import (
@@ -128,6 +130,42 @@ def test_terminal_shows_every_column(results, width):
     assert max(map(len, lines)) <= width
     flat = "".join(out.getvalue().split())
     assert flat.count(".998") == 2 and "…" not in out.getvalue()
+
+
+NAMES = ("without classify_part_of_speech", "without lemma_of_third_person")
+TARGETS_SHOWN = ("classify_language_b", "inflect_superlative", "lemma_of_superlative")
+
+
+def shown(width, *names, targets=TARGETS_SHOWN):
+    table = Table("Mixtures", ["source mixture", *targets])
+    for name in names:
+        table.add(name, *["−.073 ±.100"] * len(targets))
+    out = io.StringIO()
+    Console(file=out, width=width).print(table.rich(width))
+    lines = out.getvalue().splitlines()
+    assert max(map(len, lines)) <= width
+    return [" ".join(line.split()) for line in lines]
+
+
+def test_a_table_that_is_too_wide_comes_in_parts_with_whole_lines():
+    lines = shown(80, *NAMES, targets=TARGETS_SHOWN * 3)
+    assert lines.count("Mixtures") == 1
+    for name in NAMES:
+        rows = [line for line in lines if line.startswith(name)]
+        assert len(rows) == 3 and all(row == f"{name}" + " −.073 ±.100" * 3 for row in rows)
+
+
+def test_names_break_at_their_joints():
+    names = " ".join((*NAMES, *TARGETS_SHOWN, "source mixture"))
+    found = [w for line in shown(36, *NAMES)[1:] for w in line.split() if w[0].isalpha()]
+    assert "lemma_of_" in found and "superlative" in found
+    for word in found:
+        assert re.search(rf"(?<![^ _]){word}(?:(?<=_)| |$)", names), word
+
+
+def test_a_column_narrower_than_a_word_breaks_it():
+    assert broken("a_bc superlative 1e-05", 5) == "a_bc\nsuper\nlativ\ne\n1e-05"
+    assert all("±" not in line or len(line) <= 8 for line in shown(8, "superlative"))
 
 
 def test_markdown():

@@ -1,11 +1,22 @@
 """The plots of a sweep: source mixtures by targets, and the score along every axis."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from mpt_jax.reporting.figures import FAINT, INK, MAJORITY_LINE, QUIET, draw, heading, short
+from mpt_jax.reporting.figures import (
+    FAINT,
+    INK,
+    MAJORITY_LINE,
+    QUIET,
+    WIDTH,
+    draw,
+    heading,
+    short,
+)
 from mpt_jax.reporting.layout import number
+from mpt_jax.reporting.summaries import Spread
 from mpt_jax.reporting.sweep.records import (
     ALL,
     SOURCES,
@@ -24,7 +35,7 @@ COLOUR, BASE_COLOUR = "#0072B2", "#E69F00"  # as in styles.py
 
 
 def mixture_map(sweep: Sweep, path: Path) -> Path | None:
-    """Mixture by target: the difference to all sources; the scores of all and of the majority above."""
+    """Mixture by target: the difference to all sources; below, the scores of all and of the majority."""
     found = values(sweep, SOURCES)
     mixtures = [name for name in found if name != ALL]
     if not mixtures or ALL not in found or not sweep.targets:
@@ -37,42 +48,44 @@ def mixture_map(sweep: Sweep, path: Path) -> Path | None:
     most, digits = max(float(np.nanmax(np.abs(means))), 1e-3), places(sweep)
     whole = at(sweep, SOURCES, ALL)
 
-    def head(task: str | None) -> str:
-        majority = mean_majority(sweep) if task is None else sweep.targets[task]["majority"]
-        name = "mean" if task is None else short(task, 24)
-        return f"{name}\nall {number(score(whole, task).mean, digits)}, maj. {number(majority, digits)}"
+    scores = [score(whole, task) for task in columns]
+    majorities = [about["majority"] for about in sweep.targets.values()] + [mean_majority(sweep)]
 
     def paint(figure) -> None:
         axes = figure.subplots()
-        image = axes.imshow(
-            np.ma.masked_invalid(means), "RdBu", vmin=-most, vmax=most, aspect="auto"
-        )
+        # Rows and not labels have the scores: two lines on a slant do not fit the columns' pitch.
+        below = np.full((2, len(columns)), np.nan)
+        shades = np.ma.masked_invalid(np.concatenate([means, below]))
+        image = axes.imshow(shades, "RdBu", vmin=-most, vmax=most, aspect="auto")
         axes.set_facecolor(FAINT)
         names = [f"{short(m, 34)} ({len(sweep.mixtures[m])})" for m in mixtures]
-        axes.set_yticks(range(len(mixtures)), names)
-        axes.set_xticks(range(len(columns)), [head(c) for c in columns], rotation=35, ha="right",
-                        rotation_mode="anchor")  # fmt: skip
+        names += [f"all sources: score ({len(sweep.mixtures[ALL])})", "majority class: score"]
+        heads = ["mean" if task is None else short(task, 24) for task in columns]
+        axes.set_yticks(range(len(names)), names)
+        axes.set_xticks(range(len(columns)), heads, rotation=40, ha="right", rotation_mode="anchor")
         axes.tick_params(length=0)
         axes.grid(False)
         axes.spines[:].set_visible(False)
         axes.set_xticks(np.arange(len(columns) + 1) - 0.5, minor=True)
-        axes.set_yticks(np.arange(len(mixtures) + 1) - 0.5, minor=True)
+        axes.set_yticks(np.arange(len(names) + 1) - 0.5, minor=True)
         axes.grid(True, which="minor", axis="both", color="white", linewidth=1.5)
         axes.tick_params(which="minor", length=0)
         axes.axvline(len(columns) - 1.5, color="white", linewidth=5)
+        axes.axhline(len(mixtures) - 0.5, color="white", linewidth=5)
+        style: dict[str, Any] = {"ha": "center", "va": "center", "fontsize": 8, "linespacing": 0.95}
         for i, row in enumerate(cells):
             for j, cell in enumerate(row):
                 if not cell.count:
                     continue
                 rgb = image.cmap(image.norm(cell.mean))[:3]
                 dark = float(np.dot(rgb, (0.299, 0.587, 0.114))) < 0.55
-                text = number(cell.mean, digits, sign=True)
-                text += "" if cell.count < 2 else f"\n±{number(cell.deviation, digits)}"
-                axes.text(
-                    j, i, text, ha="center", va="center", linespacing=0.95,
-                    fontsize=8 if len(columns) <= 9 else 6.5, color="white" if dark else INK,
-                    fontweight="bold" if is_clear(cell) else "normal",
-                )  # fmt: skip
+                text = _two_lines(cell, number(cell.mean, digits, sign=True), digits)
+                weight = "bold" if is_clear(cell) else "normal"
+                axes.text(j, i, text, color="white" if dark else INK, fontweight=weight, **style)
+        for j, (cell, majority) in enumerate(zip(scores, majorities, strict=True)):
+            text = _two_lines(cell, number(cell.mean, digits), digits)
+            axes.text(j, len(mixtures), text, color=INK, **style)
+            axes.text(j, len(mixtures) + 1, number(majority, digits), color=INK, **style)
         bar = figure.colorbar(image, ax=axes, shrink=0.7, aspect=28, pad=0.02)
         bar.outline.set_visible(False)
         bar.set_label("score above that of all sources")
@@ -82,7 +95,12 @@ def mixture_map(sweep: Sweep, path: Path) -> Path | None:
             f"difference to all sources, ± s.d. over seeds; {measured(sweep)}",
         )
 
-    return draw(path, min(14.0, 2.9 + 0.4 * len(mixtures)), paint)
+    height = min(14.0, 3.7 + 0.4 * len(mixtures))
+    return draw(path, height, paint, max(WIDTH, 4.5 + 0.5 * len(columns)))
+
+
+def _two_lines(cell: Spread, mean: str, digits: int) -> str:
+    return mean if cell.count < 2 else f"{mean}\n±{number(cell.deviation, digits)}"
 
 
 def effect_plot(sweep: Sweep, path: Path) -> Path | None:

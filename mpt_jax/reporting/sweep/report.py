@@ -53,28 +53,25 @@ def write_sweep(sweep: Sweep, folder: Path, title: str, notes: Sequence[str] = (
     """
     write_json(folder / SWEEP_FILE, sweep.plain())
     plots = folder / PLOTS_FOLDER
-    mixtures, effects, unfinished = (
-        mixture_table(sweep),
-        effect_table(sweep),
-        unfinished_table(sweep),
-    )
-    best_settings = best_table(sweep)
+    best_settings = best_table(sweep) if sweep.done else None
+    mixtures, effects = mixture_table(sweep), effect_table(sweep)
+    unfinished = unfinished_table(sweep)
     parts: list[str] = [
         f"# {title}",
         _backbone_line(sweep),
         bullets("## In short", in_short(sweep)),
-        best_settings.markdown() if sweep.done else "",
-        *(["## Source mixtures", mixtures.markdown()] if mixtures else []),
+        _section(best_settings),
+        _section(mixtures),
         _image(mixture_map(sweep, plots / "mixtures.png"), "Source mixtures by targets", folder),
-        *(["## Settings", effects.markdown()] if effects else []),
+        _section(effects),
         _image(effect_plot(sweep, plots / "effects.png"), "Score along each axis", folder),
         _image(history_plot(sweep, plots / "trials.png"), "All trials", folder),
-        _markdown(unfinished),
+        _section(unfinished),
         bullets("## How it was made", _made(sweep)),
         bullets("## Notes", [*notes, *CAVEATS]),
     ]
     write_text(folder / REPORT_FILE, "\n\n".join(p.strip() for p in parts if p) + "\n")
-    tables = (best_settings if sweep.done else None, mixtures, effects, unfinished)
+    tables = (best_settings, mixtures, effects, unfinished)
     return Report(folder / REPORT_FILE, tuple(table for table in tables if table is not None))
 
 
@@ -114,7 +111,8 @@ def in_short(sweep: Sweep) -> list[str]:
 
 def _made(sweep: Sweep) -> list[str]:
     seconds = sum(trial.seconds for trial in sweep.trials)
-    lines = [f"{name}: {_plain(value)}" for name, value in sweep.about.items()]
+    told = {name: _plain(value) for name, value in sweep.about.items()}
+    lines = [f"{name}: {text}" for name, text in told.items() if text]
     lines.append(f"base: {', '.join(f'{n} {v}' for n, v in sweep.base.items())}")
     metrics = {target["metric"] for target in sweep.targets.values()}
     lines.append(f"metrics: {', '.join(sorted(metrics))}")
@@ -142,8 +140,9 @@ def _backbone_line(sweep: Sweep) -> str:
     )
 
 
-def _markdown(table: Table | None) -> str:
-    return "" if table is None else table.markdown()
+def _section(table: Table | None) -> str:
+    """A table under its own title alone."""
+    return "" if table is None else table.markdown(level=2)
 
 
 def _image(path: Path | None, caption: str, folder: Path) -> str:

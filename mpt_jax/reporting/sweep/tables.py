@@ -51,9 +51,9 @@ def best_table(sweep: Sweep) -> Table:
     table = Table(
         "The best settings",
         ["rank", "trial", "setting", "mean score", "source tasks"],
-        f"Scores: {measured(sweep)}; ± standard deviation over seeds. *Setting* says in what it differs from "
-        "the base. *Source tasks*: the distilled prompts' mean on the setting's own source tasks, which does "
-        "not compare between mixtures.",
+        f"Scores: {measured(sweep)}; ± standard deviation over seeds. A setting is told by what differs from "
+        "the base. The source tasks' score is the distilled prompts' mean on the setting's own source tasks, "
+        "which does not compare between mixtures.",
         text_columns=3,
         section=TARGETS,
     )

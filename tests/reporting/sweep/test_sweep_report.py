@@ -7,6 +7,8 @@ import math
 import numpy as np
 import pytest
 
+from mpt_jax.reporting import figures
+from mpt_jax.reporting.sweep import plots
 from mpt_jax.reporting.sweep.records import Sweep, TrialRecord, best, described, difference, score
 from mpt_jax.reporting.sweep.report import in_short, write_sweep
 from mpt_jax.reporting.sweep.tables import best_table, effect_table, mixture_table
@@ -111,6 +113,54 @@ def test_the_report_says_what_is_missing(tmp_path):
     for name in ("mixtures", "effects", "trials"):
         assert (tmp_path / f"plots/{name}.png").stat().st_size > 5000
     assert write_sweep(sweep(*WHOLE), tmp_path, "A sweep").path == report.path  # anew
+
+
+def test_tables_are_plain_text_under_one_heading_each(tmp_path):
+    """The terminal would show Markdown's marks, and Markdown escapes them."""
+    report = write_sweep(sweep(*WHOLE), tmp_path, "A sweep")
+    assert len(report.tables) == 4 and not any("*" in table.caption for table in report.tables)
+    lines = report.path.read_text().splitlines()
+    heads = [line.strip("# ") for line in lines if line.startswith("#")]
+    assert "The best settings" in heads and len(heads) == len(set(heads))
+    parts = [line for line in lines if line]
+    assert not any(a[0] == "#" == b[0] for a, b in zip(parts[1:], parts[2:], strict=False))
+    assert not any("\\*" in line for line in lines)
+
+
+@pytest.mark.parametrize("count", [1, 7, 24])
+def test_the_labels_of_the_map_do_not_touch(count, tmp_path, monkeypatch):
+    """Neighbours on a slant are as far apart as the columns times its sine."""
+    tasks = [f"lemma_of_superlative_{i}" for i in range(count)]
+    about = {"metric": "m", "majority": 0.1, "examples": 32}
+
+    def grown(one):
+        rows = [{"task": t, "k": 16, "seed": s, "score": 0.5} for t in tasks for s in range(3)]
+        return dataclasses.replace(one, rows=rows)
+
+    def look(path, height, paint, width=figures.WIDTH):
+        def painted(figure):
+            paint(figure)
+            figure.draw_without_rendering()
+            axes = figure.axes[0]
+            pitch = np.diff(axes.transData.transform([(0, 0), (1, 0)])[:, 0])[0]
+            for label in axes.get_xticklabels():
+                apart = pitch * np.sin(np.radians(label.get_rotation()))
+                label.set_rotation(0)
+                assert label.get_window_extent().height * 1.1 < apart
+            assert len(axes.texts) == 3 * (count + 1)  # one mixture, all sources, the majority
+            assert max(t.get_window_extent().width for t in axes.texts) < pitch
+
+        return figures.draw(path, height, painted, width)
+
+    monkeypatch.setattr(plots, "draw", look)
+    whole = sweep(*map(grown, WHOLE[:2]), targets=dict.fromkeys(tasks, about))
+    assert plots.mixture_map(whole, tmp_path / "mixtures.png")
+
+
+def test_what_is_not_set_is_left_out(tmp_path):
+    about = {"num_seeds": 3, "shots": [16], "per_class": [], "keep": 0.0}
+    text = write_sweep(sweep(*WHOLE, about=about), tmp_path, "A sweep").path.read_text()
+    assert "- keep: 0.0\n" in text and "- shots: 16\n" in text and "per_class" not in text
 
 
 def test_nothing_done_yet_is_a_report_too(tmp_path):
