@@ -16,10 +16,8 @@ os.environ["JAX_NUM_CPU_DEVICES"] = "8"
 # running models as small as the tests' takes no longer. Collectives and matrix products are the same. XLA's
 # own flags, which a user's CPU has, are tested by tests/benchmarks and by the quickstart of .ci/run.
 CHEAP_COMPILING = "--xla_backend_optimization_level=0"
-if tuple(map(int, version("jaxlib").split(".")[:2])) < (
-    0,
-    11,
-):  # 0.11.2 ends at flags that it does not know
+# jaxlib 0.11.2 and later end the process at a flag that they no longer know.
+if tuple(map(int, version("jaxlib").split(".")[:2])) < (0, 11):
     CHEAP_COMPILING += " --xla_cpu_use_fusion_emitters=false"
 os.environ["XLA_FLAGS"] = f"{CHEAP_COMPILING} {os.environ.get('XLA_FLAGS', '')}".strip()
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
