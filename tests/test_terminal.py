@@ -1,9 +1,12 @@
 """A log breaks no line; a terminal has its width."""
 
 import io
+import re
+from pathlib import Path
 
 import pytest
 
+import mpt_jax
 from mpt_jax.terminal import RULE_WIDTH, Output
 
 LINE = "teach: backbone embedded " + "(1,050,624 parameters) " * 20 + "fingerprint abc"
@@ -38,3 +41,9 @@ def test_a_width_that_is_asked_for_holds(monkeypatch):
     assert max(map(len, printed(width=70))) <= 70
     monkeypatch.setenv("COLUMNS", "50")
     assert max(map(len, printed())) <= 50
+
+
+def test_all_commands_print_there():
+    root = Path(mpt_jax.__file__).parent
+    found = [p for p in root.rglob("*.py") if re.search(r"\bConsole\(", p.read_text())]
+    assert found == []

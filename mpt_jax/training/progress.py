@@ -14,6 +14,8 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from mpt_jax.terminal import Output
+
 _PLAIN_SECONDS = 15.0
 """Between plain lines: seldom enough for a log file, often enough to see that a run lives."""
 
@@ -29,7 +31,7 @@ class TrainingProgress:
     """
 
     def __init__(self, title: str, total: int, *, done: int = 0, console: Console | None = None):
-        self._console = console or Console(stderr=True, quiet=jax.process_index() > 0)
+        self._console = console or Output(stderr=True, quiet=jax.process_index() > 0)
         self._title, self._total, self._start = title, total, done
         self._done = done
         self._began = self._last_line = time.monotonic()
