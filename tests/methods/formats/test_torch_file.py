@@ -106,10 +106,10 @@ LAUGHS = b")q\x00" + b"h\x00\x86q\x00" * 500
     ],
 )
 def test_values_too_large_to_look_through_are_refused_quickly(tmp_path, harmful):
-    began = time.monotonic()
+    began = time.process_time()
     with pytest.raises(UserError):
         load_prompts(archive(tmp_path / "x.pt", opcode(harmful), s0=DATA.tobytes()))
-    assert time.monotonic() - began < 5
+    assert time.process_time() - began < 5
 
 
 class Harmful:

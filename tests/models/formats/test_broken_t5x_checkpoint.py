@@ -29,14 +29,14 @@ from .test_t5x_checkpoint import (
 
 def refused(folder, *words):
     """Opening or reading raises ValueError with these words, at once and in little memory."""
-    start = time.monotonic()
+    start = time.process_time()
     tracemalloc.start()
     with pytest.raises(ValueError) as caught:
         for stored in open_checkpoint(folder).arrays.values():
             stored.read()
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
-    assert peak < 1 << 22 and time.monotonic() - start < 5
+    assert peak < 1 << 22 and time.process_time() - start < 5
     for word in words:
         assert word in str(caught.value)
 

@@ -114,10 +114,10 @@ def test_as_many_layers_as_wide(make_params, config, tmp_path):
 
 def refused(tmp_path, file, *words):
     write_checkpoint(tmp_path, 7, file.items())
-    start = time.monotonic()
+    start = time.process_time()
     with pytest.raises(ValueError) as caught:
         T5XWeights(tmp_path)
-    assert time.monotonic() - start < 5
+    assert time.process_time() - start < 5
     for word in ("checkpoint_7 is not the checkpoint of a T5", *words):
         assert word in str(caught.value)
 
