@@ -21,6 +21,8 @@ if tuple(map(int, version("jaxlib").split(".")[:2])) < (0, 11):
     CHEAP_COMPILING += " --xla_cpu_use_fusion_emitters=false"
 os.environ["XLA_FLAGS"] = f"{CHEAP_COMPILING} {os.environ.get('XLA_FLAGS', '')}".strip()
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
+# readline, which pytest imports, sets it for the workers of pytest-xdist, and commands' output would be cut.
+os.environ.pop("COLUMNS", None)
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 # Shared by all runs of this user, so that only the first one pays for compiling, and inherited by
 # the processes that tests start. Entries are keyed by program, flags and jaxlib version.

@@ -29,18 +29,23 @@ def assert_close(found, expected):
 @pytest.mark.slow
 @pytest.mark.parametrize("stage", STAGES)
 def test_a_mesh_of_four_by_two(stage, toy, whole_job, tmp_path, devices):
-    """Each stage from the same sources: Adam makes more of a rounding error with every step."""
-    devices(8)
-    folder = tmp_path / "mesh"
+    """Each stage from the same sources.
+
+    Adam divides a gradient by its size: where that is near zero it would make a whole step of what rounding,
+    which differs from CPU to CPU, leaves between two layouts. So its epsilon is larger here.
+    """
     teachers, distilled = str(whole_job / "teach"), str(whole_job / "distill")
     sources = {
         "teach": {},
         "distill": {"TEACHER_DIR": teachers},
         "adapt": {"TEACHER_DIR": teachers, "SOURCE_DIR": distilled},
     }[stage]
+    steady = "--gin.update_rules.AdamW.eps=1e-3"
+    assert toy.run(stage, tmp_path / "one", steady, **sources) == 0
+    devices(8)
     mesh = "--gin.backbone.BackboneSource.mesh_shape=(4, 2)"
-    assert toy.run(stage, folder, mesh, **sources) == 0
-    assert_close(toy.prompts(folder), toy.prompts(whole_job / stage))
+    assert toy.run(stage, tmp_path / "mesh", steady, mesh, **sources) == 0
+    assert_close(toy.prompts(tmp_path / "mesh"), toy.prompts(tmp_path / "one"))
 
 
 def in_two_processes(stages):
