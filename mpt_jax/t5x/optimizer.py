@@ -63,6 +63,20 @@ class PromptOptimizer(optimizers.OptaxWrapper):
         axes["target"] = param_logical_axes
         return optimizer.restore_state(flax.core.unfreeze(axes))
 
+    def restore_state(self, opt_target: Any, opt_state: Any, state_dict: Any) -> tuple[Any, Any]:
+        """Every number in its own type again: T5X reads a checkpoint in one, and counts of steps with it.
+
+        With a count in floating point the next step is another program, which rounds differently, and a
+        resumed training would not be the undisturbed one to the last bit.
+        """
+        target, state = super().restore_state(opt_target, opt_state, state_dict)
+
+        def own(before: Any, read: Any) -> Any:
+            wanted = getattr(before, "dtype", None)
+            return read if getattr(read, "dtype", wanted) == wanted else read.astype(wanted)
+
+        return target, jax.tree.map(own, opt_state, state)
+
 
 def prompt_optimizer(table: Table, clip_norm: float | None = None) -> PromptOptimizer:
     """Trains the parameters below `encoder/prompt/`, and no others.

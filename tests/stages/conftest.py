@@ -3,6 +3,8 @@
 import dataclasses
 import functools
 import json
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -178,6 +180,18 @@ def whole_job(toy, tmp_path_factory) -> Path:
         use_devices(1, patch)
         assert toy.run("run", folder) == 0
     return folder
+
+
+def another_worker() -> tuple[subprocess.Popen, str]:
+    """A sweep's worker in a process of its own, to be killed; and its name."""
+    code = (
+        "import time\n"
+        "from mpt_jax.stages.sweep_workers import Worker\n"
+        "with Worker(lambda *_: None) as w:\n"
+        "    print(w.name, flush=True); time.sleep(100)"
+    )
+    process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+    return process, process.stdout.readline().strip()
 
 
 def use_devices(count: int, patch: pytest.MonkeyPatch) -> None:

@@ -282,8 +282,8 @@ def test_every_host_of_real_pods_feeds_one_run_of_rows():
         "import jax\n"
         "from mpt_jax.partitioning import make_mesh, process_data_shard\n"
         "from mpt_jax.planning.topologies import prepare, topology_named\n"
-        "names = ['v4:2x2x4', 'v5e:4x4', 'v5e:16x16', 'v5p:4x4x8', 'v6e:8x8', 'tpu7x:2x2x2', '3xv5e:2x4', "
-        "'2xv5p:2x2x4']\n"
+        "names = ['v3:4x4', 'v4:2x2x4', 'v5e:4x4', 'v5e:16x16', 'v5p:4x4x8', 'v6e:8x8', 'tpu7x:2x2x2', "
+        "'3xv5e:2x4', '2xv5p:2x2x4']\n"
         "prepare(names)\n"
         "for topology in map(topology_named, names):\n"
         "    for model in (1, 2, 4, 8):\n"
@@ -296,7 +296,7 @@ def test_every_host_of_real_pods_feeds_one_run_of_rows():
         "        assert count == min(topology.hosts, mesh.shape['data']), (topology.name, model)\n"
         "        print(topology.name, model, count)\n"
     )
-    assert len(alone(script).splitlines()) == 8 * 4
+    assert len(alone(script).splitlines()) == 9 * 4
 
 
 # T5 v1.1 XL and XXL, distillation, 256 + 100 inputs, 16 targets.

@@ -1,8 +1,6 @@
 """The ledger of a sweep, shared by several workers: nothing is trained twice, nothing is lost."""
 
 import dataclasses
-import subprocess
-import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -20,6 +18,8 @@ from mpt_jax.stages.sweep_setup import Setup
 from mpt_jax.stages.sweep_space import Range, Setting, Space, resolve
 from mpt_jax.stages.sweep_trial import DONE, FAILED, PRUNED, RUNNING, WAITING
 from mpt_jax.stages.sweep_workers import GRACE_SECONDS, Worker
+
+from .conftest import another_worker
 
 pytest.importorskip("optuna", reason="pip install 'mpt_jax[sweep]'")
 
@@ -265,14 +265,7 @@ def test_a_worker_is_alive_until_its_process_ends(tmp_path, monkeypatch):
     beats = {}
     with Worker(beats.__setitem__) as worker, Worker(lambda *_: None) as other:
         assert worker.is_alive(other.name, {}) and worker.is_alive(worker.name, {})
-        code = (
-            "import time\n"
-            "from mpt_jax.stages.sweep_workers import Worker\n"
-            "with Worker(lambda *_: None) as w:\n"
-            "    print(w.name, flush=True); time.sleep(100)"
-        )
-        process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
-        name = process.stdout.readline().strip()
+        process, name = another_worker()
         now = {name: time.time()}
         assert worker.is_alive(name, {}) and worker.was_seen(name, {}, {})
         process.kill()

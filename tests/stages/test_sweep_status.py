@@ -2,8 +2,6 @@
 
 import io
 import re
-import subprocess
-import sys
 import time
 
 import pytest
@@ -16,6 +14,8 @@ from mpt_jax.stages.sweep_space import Setting, Space, resolve
 from mpt_jax.stages.sweep_status import show_status
 from mpt_jax.stages.sweep_trial import DONE
 from mpt_jax.stages.sweep_workers import BEAT_SECONDS, GRACE_SECONDS, Worker
+
+from .conftest import another_worker
 
 pytest.importorskip("optuna", reason="pip install 'mpt_jax[sweep]'")
 
@@ -87,14 +87,7 @@ def test_who_stopped_is_no_worker(ledger):
 
 
 def test_a_worker_of_this_host_is_lost_as_soon_as_it_is_killed(ledger):
-    code = (
-        "import time\n"
-        "from mpt_jax.stages.sweep_workers import Worker\n"
-        "with Worker(lambda *_: None) as w:\n"
-        "    print(w.name, flush=True); time.sleep(100)"
-    )
-    process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
-    name = process.stdout.readline().strip()
+    process, name = another_worker()
     ledger.ask(name)
     ledger.beat(name, time.time() - 4 * BEAT_SECONDS)  # a busy ledger; its lock says that it lives
     with Worker(ledger.beat) as other:

@@ -132,6 +132,7 @@ def assert_equal(first, second):
     assert set(first) == set(second)
     for path, array in first.items():
         np.testing.assert_array_equal(array, second[path], err_msg=path)
+        assert array.dtype == second[path].dtype, path
 
 
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
